@@ -1,0 +1,184 @@
+"""Train the bundled backbone, ``vit-micro``: a small Vision Transformer on TinyImageNet at 32 pixels.
+
+The recipe is an ordinary one (AdamW, cosine with warm-up, label smoothing, random resized crops and flips) with one
+economy for machines without a GPU: the first epochs see crops of ``early_size`` pixels, whose shorter sequences cost
+about half, and the positions are interpolated (progressive resizing). A run is seeded step by step, so that an
+interrupted and resumed run ends in the same bits as an uninterrupted one on the same machine and thread count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data.packed import PackedImages, load_packed
+from .progress import progress
+from .storage import atomic
+from .vit import ViTConfig, VisionTransformer
+
+PIXEL_MEAN, PIXEL_STD = (0.480, 0.448, 0.398), (0.277, 0.269, 0.282)  # TinyImageNet, train split
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the bundled backbone is trained. Sizes in pixels, lengths in epochs, ``lr`` at its peak."""
+
+    epochs: int = 9
+    early_epochs: int = 6
+    early_size: int = 24
+    batch: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.5
+    label_smoothing: float = 0.1
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    clip: float = 1.0
+    seed: int = 0
+    limit: int = 0  # use only the first images of each split; for tests and rehearsals
+
+
+def micro_config(classes: int) -> ViTConfig:
+    return ViTConfig(
+        image_size=32, patch_size=4, width=128, depth=8, heads=4, classes=classes,
+        pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD,
+    )  # fmt: skip
+
+
+def normalise(images: Tensor, config: ViTConfig) -> Tensor:
+    """uint8 (B, 3, h, w) to normalised float32."""
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.pixel_mean, config.pixel_std))
+    return (images.float() / 255 - mean) / std
+
+
+def augment(images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Random resized crop to ``size`` pixels (area share in ``scale``, aspect 3/4 to 4/3) and horizontal flip.
+
+    ``images``: float (B, C, h, w). One bilinear resampling does all of it.
+    """
+    b = len(images)
+    u = torch.rand(b, 5, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * u[:, 0]
+    aspect = torch.exp((2 * u[:, 1] - 1) * math.log(4 / 3))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    flip = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(b, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = width * flip, (1 - width) * (2 * u[:, 2] - 1)
+    theta[:, 1, 1], theta[:, 1, 2] = height, (1 - height) * (2 * u[:, 3] - 1)
+    grid = F.affine_grid(theta, (b, images.shape[1], size, size), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+@torch.no_grad()
+def accuracy(vit: VisionTransformer, images: Tensor, labels: Tensor, batch: int = 500) -> float:
+    """Top-1 accuracy of the model's own classifier on uint8 images (n, 3, h, w)."""
+    device, hits = vit.patch.weight.device, 0
+    for i in range(0, len(images), batch):
+        x = normalise(images[i : i + batch], vit.config).to(device)
+        hits += (vit.classify(x).argmax(-1).cpu() == labels[i : i + batch]).sum().item()
+    return hits / len(images)
+
+
+def optimiser(vit: VisionTransformer, recipe: Recipe) -> torch.optim.AdamW:
+    decayed = [p for n, p in vit.named_parameters() if p.ndim > 1 and n not in ("position", "prefix")]
+    rest = [p for n, p in vit.named_parameters() if not (p.ndim > 1 and n not in ("position", "prefix"))]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
+
+
+def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), device: str = "cpu") -> dict:
+    """Train, resuming from ``out/checkpoint.pt`` where it lies; write weights, log and summary into ``out``.
+
+    Returns the summary: recipe, accuracy on the data's test split, seconds, digest of the data. The weights are
+    ``out/vit.safetensors`` (float16); the log is ``out/log.jsonl``, one line an epoch.
+    """
+    from . import backbones
+
+    out = Path(out)
+    train, test = load_packed(data, "train", recipe.limit), load_packed(data, "test", recipe.limit)
+    vit = VisionTransformer(micro_config(len(train.class_names)), seed=recipe.seed).to(device)
+    opt = optimiser(vit, recipe)
+    per_epoch = len(train.labels) // recipe.batch
+    if per_epoch == 0:
+        raise ValueError(f"{len(train.labels)} training images do not fill one batch of {recipe.batch}")
+    state = {"step": 0, "seconds": 0.0, "log": [], "loss": 0.0}
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
+        if saved["recipe"] != json.dumps(asdict(recipe)):
+            raise ValueError(f"{checkpoint} belongs to another recipe; give another --out or remove it")
+        vit.load_state_dict(saved["vit"])
+        opt.load_state_dict(saved["opt"])
+        state = saved["state"]
+
+    total = per_epoch * recipe.epochs
+    started = time.monotonic() - state["seconds"]
+    order, order_epoch = None, -1
+    for step in progress(range(state["step"], total), "pretrain", total, done=state["step"]):
+        epoch, position = divmod(step, per_epoch)
+        if epoch != order_epoch:
+            order, order_epoch = torch.randperm(len(train.labels), generator=_seeded(recipe.seed, 1, epoch)), epoch
+        index = order[position * recipe.batch : (position + 1) * recipe.batch]
+        size = recipe.early_size if epoch < recipe.early_epochs else vit.config.image_size
+        x = normalise(train.images[index], vit.config)
+        x = augment(x, size, recipe.crop_scale, _seeded(recipe.seed, 2, step)).to(device)
+        for group in opt.param_groups:
+            group["lr"] = learning_rate(step, total, int(recipe.warmup * per_epoch), recipe.lr)
+        loss = F.cross_entropy(vit.classify(x), train.labels[index].to(device), label_smoothing=recipe.label_smoothing)
+        opt.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vit.parameters(), recipe.clip)
+        opt.step()
+        state["loss"] += loss.item() / per_epoch
+        end_of_epoch = position + 1 == per_epoch
+        if end_of_epoch:
+            top1 = accuracy(vit, test.images, test.labels)
+            minutes = (time.monotonic() - started) / 60
+            state["log"].append({"epoch": epoch + 1, "loss": state["loss"], "top1": top1, "minutes": round(minutes, 2)})
+            state["loss"] = 0.0
+        if end_of_epoch or step % 200 == 199:
+            state |= {"step": step + 1, "seconds": time.monotonic() - started}
+            with atomic(checkpoint) as part:
+                torch.save(
+                    {"recipe": json.dumps(asdict(recipe)), "vit": vit.state_dict(), "opt": opt.state_dict(), "state": state},
+                    part,
+                )
+            with atomic(out / "log.jsonl") as part:
+                part.write_text("".join(json.dumps(line) + "\n" for line in state["log"]))
+    vit.half()
+    backbones.save(vit, out / "vit.safetensors")
+    summary = {
+        "recipe": asdict(recipe),
+        "top1_float16": accuracy(vit.float(), test.images, test.labels),
+        "test_images": len(test.labels),
+        "minutes": round(state["seconds"] / 60, 1),
+        "data_sha256": train.digest,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
+        "log": state["log"],
+    }
+    with atomic(out / "summary.json") as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _seeded(*parts: int) -> torch.Generator:
+    """A generator of its own for each purpose and step, so that resuming needs no random state."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 1_000_003 + part + 1) % (2**63)
+    return torch.Generator().manual_seed(seed)

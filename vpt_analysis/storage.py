@@ -1,0 +1,66 @@
+"""Files that are either whole or absent, and digests that say which bytes a result came from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it there when the block ends well, remove it when it does not.
+
+    Raises ``OSError`` with the folder's name when the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise OSError(f"cannot write {path.name} into {path.parent}: {error.strerror or error}") from error
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part, 0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def digest_file(path: str | Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def digest_arrays(arrays: Mapping[str, Tensor | np.ndarray] | Iterable[tuple[str, Tensor | np.ndarray]]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of arrays or tensors, in order of name.
+
+    >>> digest_arrays({"a": np.arange(3)}) == digest_arrays({"a": np.arange(3)})
+    True
+    >>> digest_arrays({"a": np.arange(3)}) == digest_arrays({"b": np.arange(3)})
+    False
+    """
+    total = hashlib.sha256()
+    for name, array in sorted(dict(arrays).items()):
+        if isinstance(array, Tensor):
+            array = array.detach().cpu().float().numpy() if array.dtype.itemsize < 4 else array.detach().cpu().numpy()
+        array = np.ascontiguousarray(array)
+        total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()
