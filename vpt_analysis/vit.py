@@ -212,7 +212,7 @@ class VisionTransformer(nn.Module):
         function of that layer, for those who look inside.
         """
         if prompt is not None:
-            prompt.check_fits(self.config)
+            prompt.check_fits(self)
         n, riders, extra = x.shape[1], None, None
         for layer, block in enumerate(self.blocks):
             if prompt is not None:

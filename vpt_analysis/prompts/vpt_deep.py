@@ -1,0 +1,43 @@
+"""VPT-Deep: fresh prompts in every layer, in the prefix form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import KeyGroup
+from ..vit import Block, ViTConfig
+from .base import Prompt, checked_dropout, official_bound, per_image
+
+
+class VPTDeep(Prompt):
+    r"""Learnable tokens :math:`p_\ell \in \mathbb R^{P\times d}` for every layer, whose outputs are thrown away.
+
+    A prompt whose output is discarded acts on the content only as a key :math:`W_K \mathrm{LN}(p)+b_K` and a value
+    :math:`W_V \mathrm{LN}(p)+b_V`. So the layer is given just these, computed once a layer and shared by all images;
+    queries and MLP of the prompts are never computed. Equal to the official token form (theorem T5). With ``dropout``
+    (0.1 in the official configuration) in training, every image has a mask, hence keys and values, of its own.
+
+    Source: Jia et al., Visual Prompt Tuning, ECCV 2022, eqs. 7-8.
+    """
+
+    name = "vpt-deep"
+    experts = "static"
+
+    def __init__(self, config: ViTConfig, length: int, dropout: float = 0.0):
+        super().__init__(config, length, dropout=dropout)
+        self.tokens = nn.Parameter(torch.empty(config.depth, length, config.width))
+        self.dropout = checked_dropout(dropout)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        bound = official_bound(self.config)
+        self.tokens.uniform_(-bound, bound, generator=generator)
+
+    def forward(
+        self, layer: int, block: Block, x: Tensor, riders: Tensor | None
+    ) -> tuple[Tensor | None, KeyGroup | None]:
+        if self.length == 0:
+            return None, None
+        key, value = block.keys_values(per_image(self.tokens[layer], self.dropout, len(x)))  # (1 or B, H, P, e)
+        return None, KeyGroup(key, value)
