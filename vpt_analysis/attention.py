@@ -158,19 +158,26 @@ def split(
     return Split(c, o, w_c, w_o, lse_c, lse_p)
 
 
+def wide(x: Tensor) -> torch.dtype:
+    """The dtype in which sums over x are taken: its own, but float32 at least. Scores of ±80 need the digits."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
 def scores(query: Tensor, key: Tensor, score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Scaled scores (B, H, Q, K): query · key / √e, passed through ``score`` where one is given."""
-    s = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    """Scaled scores (B, H, Q, K), float32 at least: query · key / √e, passed through ``score`` where one is given."""
+    dtype = wide(query)
+    s = query.to(dtype) @ key.to(dtype).transpose(-1, -2) * query.shape[-1] ** -0.5
     return s if score is None else score(s)
 
 
 def naive(query: Tensor, key: Tensor, value: Tensor, score: Callable | None = None) -> tuple[Tensor, Tensor]:
     """Attention with its maps written out: output (B, H, Q, e) and log-sum-exp (B, H, Q). The reference."""
     if key.shape[2] == 0:
-        return _empty(query, query.dtype)
+        return _empty(query)
     s = scores(query, key, score)
     lse = torch.logsumexp(s, dim=-1)
-    return torch.exp(s - lse.unsqueeze(-1)) @ value, lse
+    output = torch.exp(s - lse.unsqueeze(-1)) @ value.to(s.dtype)
+    return output.to(value.dtype), lse
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +187,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     there is no operator that returns the log-sum-exp (or it fails that check), ``naive`` is used. No gradient.
     """
     if key.shape[2] == 0:
-        return _empty(query, query.dtype)
+        return _empty(query)
     with torch.no_grad():
         batch = query.shape[0]
         key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
@@ -189,9 +196,9 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return naive(query, key, value)
 
 
-def _empty(query: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _empty(query: Tensor) -> tuple[Tensor, Tensor]:
     """No keys at all: output 0 and log-sum-exp -∞."""
-    return torch.zeros_like(query), query.new_full(query.shape[:3], -torch.inf, dtype=dtype)
+    return torch.zeros_like(query), query.new_full(query.shape[:3], -torch.inf, dtype=wide(query))
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -204,8 +204,10 @@ class VisionTransformer(nn.Module):
         prefix = self.prefix.expand(len(x), -1, -1)
         return torch.cat([prefix, x.flatten(2).transpose(1, 2)], dim=1) + position
 
-    def encode(self, x: Tensor, prompt: nn.Module | None = None, attend_at: Callable | None = None) -> Tensor:
-        """Run the blocks on embedded tokens (B, N, d).
+    def encode(
+        self, x: Tensor, prompt: nn.Module | None = None, attend_at: Callable | None = None, stop: int | None = None
+    ) -> Tensor:
+        """Run the blocks (the first ``stop`` of them) on embedded tokens (B, N, d).
 
         The prompt is asked once a layer, ``prompt(layer, block, x, riders)``, and answers with the tokens that travel in
         the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the attention
@@ -214,7 +216,7 @@ class VisionTransformer(nn.Module):
         if prompt is not None:
             prompt.check_fits(self)
         n, riders, extra = x.shape[1], None, None
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.blocks[:stop]):
             if prompt is not None:
                 riders, extra = prompt(layer, block, x, riders)
             sequence = x if riders is None else torch.cat([x, riders], dim=1)
