@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data.packed import PackedImages, load_packed
+from .data import normalise, packed
 from .progress import progress
-from .storage import atomic
+from .storage import atomic, digest_file
 from .vit import ViTConfig, VisionTransformer
 
 PIXEL_MEAN, PIXEL_STD = (0.480, 0.448, 0.398), (0.277, 0.269, 0.282)  # TinyImageNet, train split
@@ -50,12 +50,6 @@ def micro_config(classes: int) -> ViTConfig:
         image_size=32, patch_size=4, width=128, depth=8, heads=4, classes=classes,
         pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD,
     )  # fmt: skip
-
-
-def normalise(images: Tensor, config: ViTConfig) -> Tensor:
-    """uint8 (B, 3, h, w) to normalised float32."""
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.pixel_mean, config.pixel_std))
-    return (images.float() / 255 - mean) / std
 
 
 def augment(images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -109,7 +103,7 @@ def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), devic
     from . import backbones
 
     out = Path(out)
-    train, test = load_packed(data, "train", recipe.limit), load_packed(data, "test", recipe.limit)
+    train, test = (packed(data, split, limit=recipe.limit) for split in ("train", "test"))
     vit = VisionTransformer(micro_config(len(train.class_names)), seed=recipe.seed).to(device)
     opt = optimiser(vit, recipe)
     per_epoch = len(train.labels) // recipe.batch
@@ -166,7 +160,7 @@ def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), devic
         "top1_float16": accuracy(vit.float(), test.images, test.labels),
         "test_images": len(test.labels),
         "minutes": round(state["seconds"] / 60, 1),
-        "data_sha256": train.digest,
+        "data_sha256": digest_file(data),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "log": state["log"],

@@ -1,0 +1,94 @@
+"""Data sets by name or by path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .. import errors
+from . import layout
+from .bundled import digits
+from .folders import folder
+from .idx_files import find, idx, looks_like_idx
+from .image_set import ImageSet
+from .packs import packed
+from .tars import tar
+
+VARIABLE = "VPT_ANALYSIS_DATA"
+FILES = {
+    "cifar100": "cifar100.tar",
+    "caltech101": "caltech101.tar",
+    "grocery81": "grocery81.tar",
+    "cub100": "cub100.tar",
+    "flowers12": "flowers12.tar",
+    "tinyimagenet32": "tinyimagenet32.npz",
+}
+
+
+def names() -> list[str]:
+    """The names that ``load`` knows.
+
+    >>> "digits" in names()
+    True
+    """
+    return sorted(["digits", *FILES])
+
+
+def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) -> ImageSet:
+    """Images by name, or from a path, decided by what lies there.
+
+    "digits" is always there; the other names are files in the folder that the environment variable
+    ``VPT_ANALYSIS_DATA`` names. A path may be a ``.tar`` or ``.npz`` as ``tar`` and ``packed`` read them, an IDX file
+    of images, a folder with the MNIST names, or a folder of class folders, with or without folders of splits.
+
+    Raises ``ValueError`` for an unknown name, ``FileNotFoundError`` where the variable is unset or a file is missing.
+
+    >>> len(load("digits", "test"))
+    450
+    """
+    name = os.fspath(name_or_path)
+    if name == "digits":
+        return digits(32 if size is None else size, split)
+    if name in FILES:
+        return _from_path(_root(name) / FILES[name], split, size)
+    path = Path(name).expanduser()
+    if not path.exists():
+        if isinstance(name_or_path, Path) or path.suffix or path.name != name:
+            raise FileNotFoundError(f"{path}: no such file or folder; expected one, or a name of {', '.join(names())}")
+        raise errors.unknown("data set", name, names())
+    return _from_path(path, split, size)
+
+
+def _root(name: str) -> Path:
+    folder_name = os.environ.get(VARIABLE, "")
+    if not folder_name:
+        raise FileNotFoundError(
+            f"data set {name!r} needs the environment variable {VARIABLE}, which is not set; set it to the folder with "
+            f"{FILES[name]}, as `export {VARIABLE}=/path/to/data`. 'digits' works without"
+        )
+    root = Path(folder_name).expanduser()
+    if not (root / FILES[name]).is_file():
+        held = [f for f in FILES.values() if (root / f).is_file()]
+        raise FileNotFoundError(
+            f"{root / FILES[name]}: no such file; {VARIABLE} is {folder_name!r}, which holds "
+            f"{', '.join(held) or 'none'} of the known files. Put {FILES[name]} there, or point {VARIABLE} elsewhere"
+        )
+    return root
+
+
+def _from_path(path: Path, split: str, size: int | None) -> ImageSet:
+    if path.is_dir():
+        if images := find(path, split):
+            return idx(images, size=size)
+        inside = {d.name for d in path.iterdir() if d.is_dir()}
+        return folder(path, size, split if split in inside or inside & set(layout.SPLITS) else None)
+    if path.suffix == ".tar":
+        return tar(path, split, size)
+    if path.suffix == ".npz":
+        return packed(path, split, size)
+    if looks_like_idx(path):
+        return idx(path, size=size)
+    raise ValueError(
+        f"{path}: not a data set; expected a folder of class folders, a .tar of them, a packed .npz, or IDX images. "
+        f"For single pictures use pictures([...])"
+    )
