@@ -26,10 +26,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Combine = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+class Combine:
+    """How the content output and the prompt output of a head join: weights from their log-sum-exps, (B, H, Q) each.
+
+    ``needs_lse`` is False for rules whose weights do not depend on them; plain attention is then cheaper.
+    """
+
+    needs_lse = True
+
+    def __call__(self, lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
 
-def joint(lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
+class Joint(Combine):
     r"""One softmax over all keys: weights :math:`(1-\lambda, \lambda)`, each from its own sigmoid so that neither
     loses digits when the other is near 1.
 
@@ -37,27 +47,40 @@ def joint(lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
     >>> float(w_content), float(w_prompt)
     (0.5, 0.5)
     """
-    return torch.sigmoid(lse_content - lse_prompt), torch.sigmoid(lse_prompt - lse_content)
+
+    def __call__(self, lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(lse_content - lse_prompt), torch.sigmoid(lse_prompt - lse_content)
 
 
 @dataclass(frozen=True)
-class Separate:
+class Separate(Combine):
     r"""Two softmaxes, the prompt's scaled by :math:`\tanh\alpha`: weights :math:`(1, \tanh\alpha)`.
 
     Zero-initialised attention (Zhang et al., LLaMA-Adapter, 2023). ``alpha`` broadcasts over (B, H, Q).
     """
 
     alpha: Tensor
+    needs_lse = False
 
     def __call__(self, lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
-        present = torch.isfinite(lse_prompt).to(lse_prompt.dtype)
-        return torch.ones_like(lse_content), torch.tanh(self.alpha).to(present.dtype) * present
+        return torch.ones_like(lse_content), torch.tanh(self.alpha).to(lse_content.dtype) * _any_keys(lse_prompt)
 
 
-def additive(lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
+class Additive(Combine):
     """Two softmaxes, added: weights (1, 1). Cross-attention prompts (Huang et al., CVPT, ICCV 2025)."""
-    present = torch.isfinite(lse_prompt).to(lse_prompt.dtype)
-    return torch.ones_like(lse_content), present
+
+    needs_lse = False
+
+    def __call__(self, lse_content: Tensor, lse_prompt: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(lse_content), _any_keys(lse_prompt)
+
+
+def _any_keys(lse: Tensor) -> Tensor:
+    """1 where there are keys at all, 0 where there are none (log-sum-exp -∞)."""
+    return torch.isfinite(lse).to(lse.dtype)
+
+
+joint, additive = Joint(), Additive()
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, extra: KeyGroup | None = N
         key = torch.cat([key, extra.key.expand(batch, -1, -1, -1)], dim=2)  # (B, H, K+P, e)
         value = torch.cat([value, extra.value.expand(batch, -1, -1, -1)], dim=2)
         return F.scaled_dot_product_attention(query, key, value)
-    return split(query, key, value, key.shape[2], extra, path="naive").output
+    if extra.combine.needs_lse:
+        return split(query, key, value, key.shape[2], extra, path="naive").output
+    content = F.scaled_dot_product_attention(query, key, value)
+    prompt, _ = naive(query, extra.key, extra.value, extra.score)
+    w_content, w_prompt = extra.combine(*[content.new_zeros(content.shape[:3])] * 2)
+    return w_content.unsqueeze(-1) * content + w_prompt.unsqueeze(-1) * prompt
 
 
 def groups(key: Tensor, value: Tensor, n_content: int, extra: KeyGroup | None) -> tuple[Tensor, Tensor, KeyGroup]:
