@@ -1,0 +1,390 @@
+"""The figures' machinery, tried on a figure of its own: caching, records, byte stability, failures, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import paper_figures
+from paper_figures import _arrays, _keys, _page, _picture, _registry, _run
+from vpt_analysis import cli, plotting
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SOURCE = '''
+import json, os
+from pathlib import Path
+import numpy as np
+
+TITLE = "A <fake> figure"
+HERE = Path(os.environ["FAKE_FIGURE"])
+
+def config(tier):
+    return {"images": 4, "seeds": [0, 1], "backbone": "none", "size": {"quick": 3, "full": 5}[tier]}
+
+def inputs(config):
+    return {"weights": HERE / "weights.bin"}
+
+def parts(config):
+    return [{"name": f"seed{s}", "seed": s, "size": config["size"]} for s in config["seeds"]]
+
+def compute(part):
+    log = HERE / "computed.txt"
+    log.write_text((log.read_text() if log.exists() else "") + part["name"] + "\\n")
+    if (HERE / "broken").exists() and part["seed"] == 1:
+        raise RuntimeError("the fake figure is broken")
+    return {"y": np.random.default_rng(part["seed"]).normal(size=part["size"])}
+
+def caption(arrays, config):
+    return f"Two lines & n = {config['images']}.\\n\\nSecond paragraph."
+
+def draw(arrays, config):
+    from vpt_analysis import plotting
+    figure = plotting.figure()
+    ax = figure.subplots()
+    for i, s in enumerate(config["seeds"]):
+        y = arrays[f"seed{s}/y"]
+        plotting.interval(ax, np.arange(len(y)), y, y - 1, y + 1, i, f"seed {s}")
+    ax.set(xlabel="step (count)", ylabel="value (nat)")
+    ax.legend()
+    return figure
+'''
+
+
+class Fake:
+    """A figure module in a folder of its own, seen by the registry as if it lay in paper_figures."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.out, self.committed = folder, folder / "out", folder / "committed"
+        self.module = folder / "fake.py"
+        self.edit(SOURCE)
+        (folder / "weights.bin").write_bytes(b"weights")
+
+    def edit(self, text: str) -> None:
+        self.module.write_text(text)
+        sys.modules.pop("paper_figures.fake", None)
+
+    def replace(self, old: str, new: str) -> None:
+        text = self.module.read_text()
+        assert old in text
+        self.edit(text.replace(old, new))
+
+    def run(self, names=("fake",), tier="quick", **options) -> int:
+        return _run.run(names, tier, self.out, committed=self.committed, **options)
+
+    @property
+    def computed(self) -> list[str]:
+        log = self.folder / "computed.txt"
+        return log.read_text().split() if log.exists() else []
+
+    @property
+    def record(self) -> dict:
+        return json.loads((self.out / "fake.json").read_text())
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> Fake:
+    monkeypatch.setenv("FAKE_FIGURE", str(tmp_path))
+    monkeypatch.setattr(paper_figures, "__path__", [*paper_figures.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within one second would look like one
+    yield Fake(tmp_path)
+    sys.modules.pop("paper_figures.fake", None)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_first_run_writes_everything(fake, capsys):
+    assert fake.run() == 0
+    assert {f.name for f in fake.out.iterdir()} == {"fake.pdf", "fake.png", "fake.json", "index.html", "cache"}
+    assert (fake.out / "fake.png").read_bytes().startswith(b"\x89PNG")
+    assert (fake.out / "fake.pdf").read_bytes().startswith(b"%PDF")
+    assert "fake: drawn (quick tier" in capsys.readouterr().out
+
+
+def test_second_run_changes_no_byte_and_computes_nothing(fake, capsys):
+    fake.run()
+    before, times = listing(fake.out), {f: f.stat().st_mtime_ns for f in fake.out.rglob("*")}
+    assert fake.run() == 0
+    assert listing(fake.out) == before
+    assert {f: f.stat().st_mtime_ns for f in fake.out.rglob("*")} == times
+    assert fake.computed == ["seed0", "seed1"]
+    assert "fake: up to date" in capsys.readouterr().out
+
+
+def test_record_says_what_the_figure_was_made_with(fake):
+    fake.run()
+    record = fake.record
+    assert record["title"] == "A <fake> figure" and record["tier"] == "quick" and record["seeds"] == [0, 1]
+    assert record["config"]["size"] == 3
+    assert record["inputs"] == {"weights": _keys.digest_file(fake.folder / "weights.bin")}
+    assert {"python", "torch", "numpy", "matplotlib", "vpt-analysis"} <= set(record["computed_with"]["versions"])
+    assert {"commit", "dirty", "platform"} <= set(record["computed_with"])
+    assert record["files"] == {f: _keys.digest_file(fake.out / f) for f in ("fake.pdf", "fake.png")}
+
+
+@pytest.mark.parametrize("lost", ["fake.png", "fake.pdf", "fake.json"])
+def test_lost_or_changed_file_is_drawn_again_from_the_cache(fake, lost):
+    fake.run()
+    before = listing(fake.out)
+    (fake.out / lost).write_bytes(b"something else")
+    assert fake.run() == 0
+    assert listing(fake.out) == before
+    assert fake.computed == ["seed0", "seed1"]
+
+
+def test_drawing_may_change_without_computing(fake):
+    fake.run()
+    old = fake.record["files"]
+    fake.replace("step (count)", "steps (count)")
+    fake.run()
+    assert fake.record["files"]["fake.png"] != old["fake.png"]
+    assert fake.computed == ["seed0", "seed1"]
+
+
+def test_a_comment_in_the_module_computes_nothing(fake):
+    fake.run()
+    fake.replace("import json, os", "# a comment\nimport json, os")
+    fake.run()
+    assert fake.computed == ["seed0", "seed1"]
+
+
+def test_changed_computation_computes_again(fake):
+    fake.run()
+    fake.replace('default_rng(part["seed"])', 'default_rng(part["seed"] + 1)')
+    fake.run()
+    assert fake.computed == ["seed0", "seed1"] * 2
+
+
+def test_changed_weights_compute_again(fake):
+    fake.run()
+    (fake.folder / "weights.bin").write_bytes(b"other weights")
+    fake.run()
+    assert fake.computed == ["seed0", "seed1"] * 2
+
+
+def test_one_more_seed_computes_one_more_part(fake):
+    fake.run()
+    fake.replace('"seeds": [0, 1]', '"seeds": [0, 1, 2]')
+    fake.run()
+    assert fake.computed == ["seed0", "seed1", "seed2"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"not a zip"])
+def test_damaged_cache_is_computed_again(fake, damage):
+    fake.run()
+    for f in (fake.out / "cache").iterdir():
+        f.write_bytes(damage)
+    (fake.out / "fake.png").unlink()
+    assert fake.run() == 0
+    assert fake.computed == ["seed0", "seed1"] * 2
+
+
+def test_broken_figure_is_reported_and_the_others_go_on(fake, capsys):
+    (fake.folder / "other.py").write_text(SOURCE.replace("A <fake>", "Another"))
+    (fake.folder / "broken").touch()
+    fake.replace('(HERE / "broken").exists()', '(HERE / "broken").exists() and True')
+    (fake.folder / "other.py").write_text((fake.folder / "other.py").read_text().replace('"broken"', '"never"'))
+    try:
+        assert fake.run(["fake", "other"]) == 1
+    finally:
+        sys.modules.pop("paper_figures.other", None)
+    output = capsys.readouterr()
+    assert "fake: FAILED: RuntimeError: the fake figure is broken" in output.err
+    assert "other: drawn" in output.out and (fake.out / "other.png").exists()
+    assert not (fake.out / "fake.png").exists() and not (fake.out / "fake.json").exists()
+
+
+def test_interrupted_run_resumes_with_what_it_had(fake, monkeypatch):
+    (fake.folder / "broken").touch()
+    assert fake.run() == 1
+    (fake.folder / "broken").unlink()
+    assert fake.run() == 0
+    assert fake.computed == ["seed0", "seed1", "seed1"]
+
+
+def test_interruption_in_the_middle_of_writing_leaves_nothing_half_written(fake, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def savefig(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(KeyboardInterrupt):
+        fake.run()
+    left = [f.name for f in fake.out.rglob("*") if f.is_file() and f.suffix != ".npz"]
+    assert left == []
+
+
+def test_same_bytes_in_another_process(fake, monkeypatch):
+    """Neither hash seeds nor import order nor a user's matplotlibrc reach the files."""
+    (fake.folder / "matplotlibrc").write_text("font.size: 20\nsavefig.dpi: 50\n")
+    script = (
+        "import sys, paper_figures; paper_figures.__path__.append(sys.argv[1])\n"
+        "from paper_figures import _run; sys.exit(_run.run(['fake'], 'quick', sys.argv[2]))"
+    )
+    digests = []
+    for seed in ("1", "2"):
+        out = fake.folder / f"out{seed}"
+        environment = os.environ | {
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": str(ROOT),
+            "MATPLOTLIBRC": str(fake.folder) if seed == "2" else "",
+        }
+        command = [sys.executable, "-B", "-c", script, str(fake.folder), str(out)]
+        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+        digests.append({f.name: _keys.digest_file(f) for f in out.iterdir() if f.is_file()})
+    assert digests[0] == digests[1]
+
+
+def test_committed_tier_draws_stored_results_without_computing(fake, capsys):
+    assert fake.run(tier="full", commit=True) == 0
+    assert sorted(f.name for f in fake.committed.iterdir()) == ["fake.json", "fake.npz"]
+    computed = list(fake.computed)
+    assert fake.run(tier="committed") == 0
+    assert fake.computed == computed and fake.record["tier"] == "committed"
+    assert fake.record["config"]["size"] == 5  # the full tier's
+    assert fake.record["computed_with"]["versions"]["numpy"] == np.__version__
+    assert fake.run(tier="committed") == 0
+    assert "up to date (committed tier" in capsys.readouterr().out
+
+
+def test_committing_an_up_to_date_figure_only_stores(fake):
+    fake.run(tier="full")
+    computed = list(fake.computed)
+    fake.run(tier="full", commit=True)
+    assert fake.computed == computed and (fake.committed / "fake.npz").exists()
+
+
+def test_missing_committed_results_say_how_to_make_them(fake, capsys):
+    assert fake.run(tier="committed") == 1
+    assert "vpt-analysis figures fake --tier full --commit" in capsys.readouterr().err
+
+
+def test_only_the_full_tier_is_committed(fake):
+    with pytest.raises(ValueError, match="only results of the full tier"):
+        fake.run(tier="quick", commit=True)
+
+
+def test_unknown_names_are_refused_before_any_work(fake):
+    with pytest.raises(ValueError, match="did you mean 'fake'"):
+        fake.run(["fake", "fakee"])
+    with pytest.raises(ValueError, match="unknown tier 'quik'; did you mean 'quick'"):
+        fake.run(tier="quik")
+    assert fake.computed == []
+
+
+def test_incomplete_figure_says_what_it_lacks(fake, capsys):
+    fake.replace("def caption", "def captain")
+    assert fake.run() == 1
+    assert "lacks caption" in capsys.readouterr().err
+
+
+def test_objects_are_not_stored(tmp_path):
+    with pytest.raises(TypeError, match="holds Python objects"):
+        _arrays.write(tmp_path / "a.npz", {"x": np.array([{}])})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_page_shows_every_figure_and_loads_nothing_from_elsewhere(fake):
+    fake.run()
+    page = (fake.out / "index.html").read_text()
+    assert "A &lt;fake&gt; figure" in page and "Two lines &amp; n = 4." in page and "quick tier" in page
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert not [link for link in links if re.match(r"\w+:|//", link)]
+    assert all((fake.out / link).exists() for link in links if not link.startswith("#"))
+
+
+def test_page_is_not_written_without_figures(tmp_path):
+    _page.write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_to_date_run_is_quick_and_needs_no_torch(fake):
+    fake.run()
+    script = (
+        "import sys, paper_figures; paper_figures.__path__.append(sys.argv[1])\n"
+        "from paper_figures import _run; code = _run.run(['fake'], 'quick', sys.argv[2])\n"
+        "heavy = {'torch', 'matplotlib.figure'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    start = time.monotonic()
+    command = [sys.executable, "-c", script, str(fake.folder), str(fake.out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in done.stdout
+    assert time.monotonic() - start < 5
+
+
+def test_out_that_is_a_file_is_refused(fake, capsys):
+    (fake.folder / "file").touch()
+    assert cli.main(["figures", "fake", "--out", str(fake.folder / "file")]) == 2
+    assert "is a file; --out names a folder" in capsys.readouterr().err
+
+
+def test_stamp_names_tier_size_and_weights():
+    config = {"images": 12, "seeds": [0], "backbone": "vit-micro"}
+    assert _picture.stamp("full", config, "ab" * 32) == "full tier · n = 12 images · 1 seed · vit-micro abababab"
+    assert _picture.stamp("committed", {}, None) == "committed results of the full tier"
+
+
+@pytest.mark.parametrize("name", _registry.names())
+def test_figure_declares_plain_choices(name):
+    module = _registry.load(name)
+    quick, full = module.config("quick"), module.config("full")
+    assert json.loads(json.dumps(quick)) == quick and json.loads(json.dumps(full)) == full
+    assert quick != full
+    for config in (quick, full):
+        assert {"images", "seeds", "backbone"} <= set(config)
+        names = [part["name"] for part in module.parts(config)]
+        assert len(set(names)) == len(names) > 0
+
+
+def test_series_differ_in_marker_line_and_lightness():
+    from matplotlib.colors import to_rgb
+
+    assert len({s["marker"] for s in plotting.SERIES}) == len({str(s["linestyle"]) for s in plotting.SERIES}) == 6
+    grey = [np.dot(to_rgb(s["color"]), (0.2126, 0.7152, 0.0722)) for s in plotting.SERIES]
+    assert min(abs(a - b) for a, b in zip(grey, grey[1:], strict=False)) > 0.05
+
+
+def test_style_leaves_global_settings_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with plotting.style():
+        assert matplotlib.rcParams["pdf.fonttype"] == 42
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [([0.0, 0.0], [1.0], "expected one shape"), ([2.0], [3.0], "does not hold its centre")],
+)
+def test_interval_refuses_nonsense(low, high, message):
+    ax = plotting.figure().subplots()
+    with pytest.raises(ValueError, match=message):
+        plotting.interval(ax, [0.0], [1.0], low, high)
+
+
+def test_overlay_refuses_pictures_without_colour():
+    ax = plotting.figure().subplots()
+    with pytest.raises(ValueError, match="expected \\(h, w, 3\\)"):
+        plotting.overlay(ax, np.zeros((4, 4)), np.zeros((2, 2)), 0, 1)
+
+
+def test_unknown_picture_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="figures are written as pdf, png, svg"):
+        plotting.save(plotting.figure(), tmp_path / "a.bmp")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,175 @@
+"""The ``vpt-analysis`` command: thin, each subcommand calls one function of the package.
+
+Exit codes: 0 done, 1 the work itself failed, 2 wrong usage or input that cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT = (ValueError, TypeError, OSError)  # what the package raises for input it cannot use
+
+FIGURES = """examples:
+  vpt-analysis figures                          all figures, small sizes, into paper_figures/out
+  vpt-analysis figures spectrum --tier full     one figure at full size; needs VPT_ANALYSIS_DATA; resumes
+  vpt-analysis figures --tier committed         draw the stored results of the full tier, in seconds"""
+DECOMPOSE = """examples:
+  vpt-analysis decompose cat.jpg dog.jpg --backbone vit-micro --prompt my-prompt.safetensors --out split
+  vpt-analysis decompose photos/ --backbone vit_base.npz --prompt vpt-deep --length 10 --out split"""
+PRETRAIN = """examples:
+  vpt-analysis pretrain --data tinyimagenet32.npz --out runs/micro
+  vpt-analysis pretrain --data tinyimagenet32.npz --out runs/try --epochs 1 --early-epochs 0 --limit 2000"""
+BACKBONES = """examples:
+  vpt-analysis backbones"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="vpt-analysis",
+        description="Take the attention of a prompted Vision Transformer apart, and measure what its prompts do.",
+        epilog="Exit codes: 0 done, 1 the work failed, 2 wrong usage or unusable input, 130 interrupted.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and what it runs on")
+    top.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Command)
+
+    p = _command(commands, "figures", "draw the paper's figures", FIGURES, figures)
+    p.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all)")
+    p.add_argument("--tier", default="quick", help="quick (default), full or committed")
+    p.add_argument("--out", default=Path("paper_figures") / "out", type=Path, help="folder (default: %(default)s)")
+    p.add_argument("--commit", action="store_true", help="with --tier full: store the results for the committed tier")
+    p.add_argument("--list", action="store_true", help="list the figures and stop")
+
+    p = _command(commands, "decompose", "split attention on your own images", DECOMPOSE, decompose)
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    p.add_argument("--backbone", default="vit-micro", help="a bundled name, or a weight file (default: %(default)s)")
+    p.add_argument("--prompt", default="vpt-deep", help="a prompt file, or a mechanism's name (default: %(default)s)")
+    p.add_argument("--length", type=int, default=10, help="prompt tokens of a mechanism given by name (default: 10)")
+    p.add_argument("--seed", type=int, default=0, help="initialisation of a mechanism given by name (default: 0)")
+    p.add_argument("--out", required=True, type=Path, help="folder for pictures and table.csv")
+
+    p = _command(commands, "pretrain", "train the bundled backbone again", PRETRAIN, pretrain)
+    p.add_argument("--data", required=True, type=Path, help="packed images (.npz)")
+    p.add_argument("--out", required=True, type=Path, help="folder for weights and log; a run resumes in it")
+    p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    p.complete = _recipe_flags
+
+    _command(commands, "backbones", "list the bundled backbones", BACKBONES, backbones)
+    return top
+
+
+class _Command(argparse.ArgumentParser):
+    """A subcommand's parser. ``complete(parser)`` adds arguments whose definition needs heavy imports; it is called
+    only when this subcommand is the one asked for."""
+
+    complete = None
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.complete is not None:
+            complete, self.complete = self.complete, None
+            complete(self)
+        return super().parse_known_args(args, namespace)
+
+
+def _command(commands, name: str, what: str, examples: str, run) -> _Command:
+    p = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + ".", epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    p.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error came from")
+    p.set_defaults(run=run)
+    return p
+
+
+def _recipe_flags(p: argparse.ArgumentParser) -> None:
+    """One flag for every number of the training recipe, read off its dataclass so that the two cannot drift apart."""
+    from .pretrain import Recipe
+
+    group = p.add_argument_group("recipe")
+    numbers = [f for f in fields(Recipe) if isinstance(f.default, int | float)]
+    for f in numbers:
+        flag = "--" + f.name.replace("_", "-")
+        group.add_argument(flag, type=type(f.default), default=f.default, metavar="N", help=f"default: {f.default}")
+    p.set_defaults(recipe_flags=tuple(f.name for f in numbers))
+
+
+def figures(args: argparse.Namespace) -> int:
+    from paper_figures import _registry, _run
+
+    if args.list:
+        for name in _registry.names():
+            print(f"{name:<20} {_registry.load(name).TITLE}")
+        return OK
+    return _run.run(args.names, args.tier, args.out, commit=args.commit, show_traceback=args.traceback)
+
+
+def decompose(args: argparse.Namespace) -> int:
+    from . import report
+
+    return report.run(args.images, args.backbone, args.prompt, args.length, args.seed, args.out)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    from .pretrain import Recipe
+    from .pretrain import pretrain as train
+
+    recipe = Recipe(**{name: getattr(args, name) for name in args.recipe_flags})
+    summary = train(args.data, args.out, recipe, args.device)
+    print(f"top-1 {summary['top1_float16']:.3f} on {summary['test_images']} test images; weights in {args.out}")
+    return OK
+
+
+def backbones(args: argparse.Namespace) -> int:
+    from . import report
+
+    print(report.bundled_table())
+    return OK
+
+
+def version() -> str:
+    from .provenance import provenance
+
+    made = provenance()
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items() if name != "vpt-analysis")
+    commit = f"commit {made['commit'][:12]}{' with local changes' if made['dirty'] else ''}, " if made["commit"] else ""
+    return f"vpt-analysis {made['versions']['vpt-analysis']} ({commit}{versions}, {made['platform']})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; wrong usage ends in argparse's own ``SystemExit(2)``."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.version:
+        print(version())
+        return OK
+    if args.command is None:
+        top.print_help()
+        return USAGE
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print(f"vpt-analysis {args.command}: interrupted; nothing half-written was left", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `vpt-analysis ... | head`
+        sys.stderr.close()
+        return OK
+    except BAD_INPUT as error:
+        return _complain(args, error, USAGE)
+    except Exception as error:
+        return _complain(args, error, FAILED)
+
+
+def _complain(args: argparse.Namespace, error: Exception, code: int) -> int:
+    if args.traceback:
+        traceback.print_exception(error)
+    else:
+        print(f"vpt-analysis {args.command}: {error or type(error).__name__}", file=sys.stderr)
+        if code == FAILED:
+            print("(an error of the program itself; --traceback shows where)", file=sys.stderr)
+    return code
