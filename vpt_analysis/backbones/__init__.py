@@ -1,18 +1,12 @@
-"""Weights into ``vit.py``."""
+"""Weights into ``vit.py``: one file a family of names, all read strictly.
+
+``load_backbone(source)`` for models, state dicts, files, folders and hub ids; ``from_official`` for checkpoints of the
+VPT and VAPT code; ``save`` and ``names`` for the package's own format.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from .load import load_backbone, names, save
+from .official import from_official
 
-from safetensors.torch import save_file
-
-from ..storage import atomic
-from ..vit import VisionTransformer
-
-
-def save(vit: VisionTransformer, path: str | Path) -> None:
-    """Write weights and config as safetensors, in the dtype they have."""
-    with atomic(path) as part:
-        tensors = {k: v.contiguous() for k, v in vit.state_dict().items()}
-        save_file(tensors, part, metadata={"vpt_analysis": "backbone", "config": json.dumps(vit.config.to_dict())})
+__all__ = ["from_official", "load_backbone", "names", "save"]
