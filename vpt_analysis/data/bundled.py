@@ -78,11 +78,11 @@ def photographs(size: int = 224, crops: Sequence[str] = ("subject",)) -> ImageSe
         for crop in crops:
             left = CROPS[crop][label]
             square = Image.fromarray(pixels[:, left : left + pixels.shape[0]])
-            images.append(np.asarray(fit(square, file, size)).transpose(2, 0, 1))
+            images.append(np.asarray(fit(square, file, size)))
             files.append(f"{file}#{crop}")
             labels.append(label)
     return ImageSet(
-        torch.from_numpy(np.stack(images)),
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
         torch.tensor(labels),
         ("china", "flower"),
         total.hexdigest(),

@@ -51,10 +51,13 @@ def decode(data: bytes, name: str, size: int | None = None) -> np.ndarray:
     except _Refused:
         raise
     except Exception as error:  # decoders raise whatever they like on foreign bytes (struct.error, SyntaxError, …)
-        reason = "truncated or damaged" if _looks_like_image(data) else "not an image of a known format"
+        known = _looks_like_image(data)
+        reason, remedy = (
+            ("truncated or damaged", "Copy it again") if known else ("not an image of a known format", "Convert it")
+        )
         raise ValueError(
             f"{name}: {reason} ({type(error).__name__}: {error}); expected one of {', '.join(FORMATS)}. "
-            f"Copy it again, or remove it"
+            f"{remedy}, or remove it"
         ) from error
 
 

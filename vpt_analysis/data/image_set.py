@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,7 @@ def normalise(images: Tensor, config: ViTConfig) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images with labels, and the digest that says which.
 
@@ -65,6 +66,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        (height, width), k = self.images.shape[2:], len(self.class_names)
+        return f"<{self.name}: {len(self)} images {width}×{height}, {k} classes, sha256 {self.digest[:12]}>"
+
     @property
     def counts(self) -> Tensor:
         """Images of each class, int64 (classes,)."""
@@ -74,8 +79,9 @@ class ImageSet:
         """All images as the model wants them, float32 (n, C, h, w)."""
         return normalise(self.images, config)
 
-    def select(self, indices: Tensor) -> ImageSet:
-        """The images at ``indices`` int64 (m,), in that order."""
+    def select(self, indices: Tensor | Sequence[int]) -> ImageSet:
+        """The images at ``indices`` (m,), in that order; the set itself where they are all, in its order."""
+        indices = torch.as_tensor(indices, dtype=torch.int64)
         if torch.equal(indices, torch.arange(len(self))):
             return self
         picked = hashlib.sha256(f"{self.digest}|select|".encode() + indices.numpy().astype("<i8").tobytes())
@@ -96,9 +102,9 @@ class ImageSet:
 
         Every class stays present. With one seed, a smaller subset lies inside every larger one of the same kind, and
         ``per_class=m`` inside every subset that has m images of each class, so learning curves add images and never
-        swap them. ``fraction`` and ``n`` keep the classes' proportions (to one image where n allows it). Images stay
-        in the set's order. The choice depends on seed, label and position alone: it is the same with any version of
-        any library.
+        swap them. ``fraction`` and ``n`` keep the classes' proportions as nearly as whole images, and one of each
+        class, allow (Sainte-Laguë apportionment). Images stay in the set's order. The choice depends on seed, label
+        and position alone: it is the same with any version of any library.
 
         Raises ``ValueError`` where a class has too few images or n has no room for every class.
         """

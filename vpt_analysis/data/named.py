@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from .. import errors
@@ -39,7 +40,8 @@ def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) 
 
     "digits" is always there; the other names are files in the folder that the environment variable
     ``VPT_ANALYSIS_DATA`` names. A path may be a ``.tar`` or ``.npz`` as ``tar`` and ``packed`` read them, an IDX file
-    of images, a folder with the MNIST names, or a folder of class folders, with or without folders of splits.
+    of images, a folder with the MNIST names, or a folder of class folders, with or without folders of splits; without
+    splits, all of it is "train".
 
     Raises ``ValueError`` for an unknown name, ``FileNotFoundError`` where the variable is unset or a file is missing.
 
@@ -79,16 +81,28 @@ def _root(name: str) -> Path:
 def _from_path(path: Path, split: str, size: int | None) -> ImageSet:
     if path.is_dir():
         if images := find(path, split):
-            return idx(images, size=size)
+            return replace(idx(images, size=size), name=f"{path.resolve().name}/{split}")
         inside = {d.name for d in path.iterdir() if d.is_dir()}
-        return folder(path, size, split if split in inside or inside & set(layout.SPLITS) else None)
+        if any(d.is_dir() for d in (path / split).glob("*")) or (inside and inside <= set(layout.SPLITS)):
+            return folder(path, size, split)
+        _check_unsplit(path, split)
+        return folder(path, size)
     if path.suffix == ".tar":
         return tar(path, split, size)
     if path.suffix == ".npz":
         return packed(path, split, size)
     if looks_like_idx(path):
+        _check_unsplit(path, split)
         return idx(path, size=size)
     raise ValueError(
         f"{path}: not a data set; expected a folder of class folders, a .tar of them, a packed .npz, or IDX images. "
         f"For single pictures use pictures([...])"
     )
+
+
+def _check_unsplit(path: Path, split: str) -> None:
+    """One and the same images must not pass as training and as test images."""
+    if split != "train":
+        raise ValueError(
+            f"{path}: has no split {split!r}; without splits, all of it is 'train'. Keep test images apart"
+        )

@@ -47,9 +47,9 @@ def per_class(labels: Tensor, count: int, seed: int, class_names: Sequence[str],
 
 
 def of_size(labels: Tensor, n: int, seed: int, name: str) -> Tensor:
-    """Positions of ``n`` images, ascending: first one of each class, then by how much of its class an image completes.
+    """Positions of ``n`` images, ascending: one of each class, then in order of ``(rank + ½) / class size``.
 
-    Ordering by ``(rank + ½) / class size`` and taking the first n leaves each class within one image of its share.
+    That order is Sainte-Laguë apportionment: with m images taken of a class, the next comes at ``(m + ½) / size``.
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"subset of {name}: n is {n!r}; expected an integer ≥ 1")
