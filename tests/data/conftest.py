@@ -9,6 +9,7 @@ import json
 import struct
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,11 +84,9 @@ def write_idx(folder: Path, n: int = 6, prefix: str = "train", zipped: bool = Fa
     return folder / f"{prefix}-images-idx3-ubyte{'.gz' if zipped else ''}"
 
 
-@pytest.fixture
-def make():
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
     """The writers above, by name."""
-    from types import SimpleNamespace
-
     return SimpleNamespace(
         encoded=encoded,
         tree=tree,
@@ -96,6 +95,5 @@ def make():
         write_tar=write_tar,
         write_manifest=write_manifest,
         pack=pack,
-        idx_bytes=idx_bytes,
         write_idx=write_idx,
     )

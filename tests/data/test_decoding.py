@@ -137,6 +137,7 @@ GOOD = save(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch owned) (w) file\n%%EOF\n"
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     "data, message",
     [

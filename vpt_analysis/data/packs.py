@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,16 @@ from . import layout, manifest
 from .decoding import decode_all
 from .image_set import ImageSet
 
+DAMAGE = (  # what zipfile and numpy raise on damaged files: RuntimeError for an encrypted member, say
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 MAX_INFLATION = 8  # encoded images do not compress; an npz that grows more than this (beyond 64 MiB) is a bomb
 
 
@@ -49,7 +60,7 @@ def _arrays(path: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray,
             if split in present:
                 keys = [f"{split}_bytes", f"{split}_offsets", f"{split}_labels", "class_names"]
                 blob, offsets, labels, names = (z[key] for key in keys)
-    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"{path}: not a readable pack ({error}); expected an npz with <split>_bytes, <split>_offsets, "
             f"<split>_labels and class_names, none of them of object type. Copy it again"
