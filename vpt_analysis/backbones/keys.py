@@ -87,7 +87,7 @@ class Keys:
             )
         if self.left_out:
             warnings.warn(
-                f"{self.source}: left out {listed(self.left_out)}, which the tokens do not depend on",
+                f"{self.source}: left out {listed(self.left_out, limit=100)}, which the tokens do not depend on",
                 UserWarning,
                 stacklevel=caller_level(),
             )
