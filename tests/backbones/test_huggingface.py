@@ -13,7 +13,8 @@ from vpt_analysis import backbones
 
 transformers = pytest.importorskip("transformers")
 SMALL = {
-    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 24, "patch_size": 4, "num_labels": 5,
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 24, "patch_size": 4,
+    "num_labels": 5,
 }  # fmt: skip
 PEERS = {
     "ViT": ("ViTForImageClassification", {"intermediate_size": 40}),

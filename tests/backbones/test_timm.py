@@ -87,7 +87,7 @@ def test_distilled_deit(peer, images, agree, dtype):
 
 @torch.no_grad()
 def test_official_dinov2_names(peer, images, agree):
-    """The code release of DINOv2 calls registers ``register_tokens``, positions CLS but not them, and has a mask token."""
+    """DINOv2's own code says ``register_tokens``, gives CLS a position but not them, and has a mask token."""
     model = peer(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0)
     state = dict(model.state_dict())
     state["register_tokens"] = state.pop("reg_token")

@@ -11,6 +11,7 @@ FOREIGN = (
     (r"layers\.\d+\.blocks\.\d+\.|attn_mask$|(^|\.)swin\.", "windowed attention (Swin)"),
     (r"relative_position_bias|rel_pos|relative_position", "relative position bias (BEiT, Swin)"),
     (r"attn\.q_bias|lambda_1|(^|\.)gamma_1", "BEiT's attention (relative position bias, biases without keys)"),
+    (r"(?<!encoder\.)\blayer\.\d+\.attention\.q_proj", "rotary position embedding (RoPE, DINOv3)"),
     (r"rope|rotary|inv_freq|(^|\.)freqs", "rotary position embedding (RoPE)"),
     (r"(q_norm|k_norm|q_layernorm|k_layernorm|query_norm|key_norm)\.", "QK-norm"),
     (r"(attn|attention)\.gate", "gated attention"),

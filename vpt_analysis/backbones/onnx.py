@@ -17,6 +17,7 @@ from torch import Tensor
 from .features import refuse
 
 BIAS = re.compile(r"(.*)\.bias$")
+GELU_PARTS = {"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Pow"}  # what Erf or Tanh make a GELU with
 NORM_BIAS = r"encoder\.layer\.0\.norm1\.bias$"
 
 
@@ -148,15 +149,27 @@ class Graph:
         raise ValueError(f"{self.source}: the graph does not show LayerNorm's eps; pass eps=")
 
     def gelu(self) -> str:
-        kinds = {node.op_type for node in self.nodes if "/mlp/" in node.name or node.op_type == "Gelu"}
-        if "Erf" in kinds:
-            return "exact"
-        if "Tanh" in kinds:
-            return "tanh"
-        for node in self.nodes:
-            if node.op_type == "Gelu":
-                return "tanh" if any(a.s == b"tanh" for a in node.attribute) else "exact"
-        raise refuse(self.source, "an activation other than GELU")
+        """From the operators between the two linear layers of every MLP."""
+        kinds = {self.activation(name) for name in self.weights if name.endswith(".mlp.fc1.bias")}
+        if len(kinds) != 1 or None in kinds:
+            raise refuse(self.source, "an activation other than GELU")
+        return kinds.pop()
+
+    def activation(self, fc1_bias: str) -> str | None:
+        """"exact" or "tanh" GELU of one MLP, None for anything else."""
+        (start,) = self.readers[fc1_bias]
+        (added,) = self.readers[fc1_bias.replace("fc1", "fc2")]
+        linear = next(self.maker[name] for name in added.input if name in self.maker)
+        found, waiting = [], [linear.input[0]]
+        while waiting:  # from the second linear layer back to the first
+            node = self.maker.get(waiting.pop())
+            if node is not None and node is not start:
+                found.append(node)
+                waiting += node.input
+        kinds = {node.op_type for node in found} - GELU_PARTS
+        if kinds == {"Gelu"}:
+            return "tanh" if any(a.s == b"tanh" for node in found for a in node.attribute) else "exact"
+        return {frozenset({"Erf"}): "exact", frozenset({"Tanh"}): "tanh"}.get(frozenset(kinds))
 
     def resampling(self) -> dict:
         """How positions are brought to the grid of the images."""

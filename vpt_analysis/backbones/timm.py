@@ -144,8 +144,8 @@ def facts_of(model: nn.Module) -> tuple[dict, dict]:
     if rows != columns:
         raise refuse(source, f"a non-square image size {rows} × {columns}")
     if not isinstance(model.norm, nn.LayerNorm):
-        feature = "a norm after pooling (fc_norm)" if isinstance(model.fc_norm, nn.LayerNorm) else "no final LayerNorm"
-        raise refuse(source, feature, f"norm is {type(model.norm).__name__}")
+        kind = type(model.norm).__name__
+        raise refuse(source, "no final LayerNorm" if kind == "Identity" else f"the norm {kind} instead of LayerNorm")
     activations = {block_activation(block, source, i) for i, block in enumerate(model.blocks)}
     norms = [model.norm, *(norm for block in model.blocks for norm in (block.norm1, block.norm2))]
     if len(activations) > 1 or len({norm.eps for norm in norms}) > 1:
