@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vpt_analysis import ViTConfig, VisionTransformer, backbones, prompts
+from vpt_analysis import VisionTransformer, ViTConfig, backbones, prompts
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, width=24, depth=2, heads=3, mlp_width=40, registers=2, layer_scale=True)
 

@@ -41,7 +41,8 @@ def flax(big_vision: bool = False, classes: int = CLASSES) -> dict[str, np.ndarr
 
 # timm takes the prefix params/ for big_vision's
 @pytest.mark.parametrize(
-    ("big_vision", "prefix"), [(False, ""), (False, "opt/target/"), (True, ""), (True, "opt/target/"), (True, "params/")]
+    ("big_vision", "prefix"),
+    [(False, ""), (False, "opt/target/"), (True, ""), (True, "opt/target/"), (True, "params/")],
 )
 @torch.no_grad()
 def test_equals_timms_reader(tmp_path, images, agree, dtype, big_vision, prefix):

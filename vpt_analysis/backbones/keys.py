@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..vit import VisionTransformer, ViTConfig
 
-# Heads of the published Vision Transformers: one for every 64 columns, except the two largest families.
-PUBLISHED_HEADS = {1280: 16, 1408: 16, 1664: 16}
+# Heads of the published Vision Transformers: one for every 64 columns, except these widths (SO400m, H, g, G).
+PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
 class Keys:
