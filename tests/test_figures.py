@@ -370,7 +370,7 @@ def test_style_leaves_global_settings_alone():
 
 @pytest.mark.parametrize(
     ("low", "high", "message"),
-    [([0.0, 0.0], [1.0], "expected one shape"), ([2.0], [3.0], "does not hold its centre")],
+    [([0.0, 0.0], [1.0], "expected one shape"), ([3.0], [2.0], "ends before it begins")],
 )
 def test_interval_refuses_nonsense(low, high, message):
     ax = plotting.figure().subplots()

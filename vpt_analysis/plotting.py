@@ -90,17 +90,19 @@ def figure(width: float = COLUMN, height: float = 2.4):
 def interval(ax, x, centre, low, high, series: int = 0, label: str | None = None) -> None:
     """One series with its intervals: a line with markers, and a bar from ``low`` to ``high`` at each ``x``.
 
-    Raises ``ValueError`` where the shapes differ or an interval does not hold its centre.
+    An interval need not hold its centre (a bootstrap of a biased estimate may not). Raises ``ValueError`` where the
+    shapes differ or ``low`` exceeds ``high``.
     """
     x, centre, low, high = (np.asarray(v, dtype=float) for v in (x, centre, low, high))
     if not x.shape == centre.shape == low.shape == high.shape:
         shapes = [v.shape for v in (x, centre, low, high)]
         raise ValueError(f"x, centre, low and high have shapes {shapes}; expected one shape")
-    if (low > centre + 1e-12).any() or (high < centre - 1e-12).any():
-        raise ValueError("an interval does not hold its centre: expected low ≤ centre ≤ high")
+    if (low > high).any():
+        raise ValueError("an interval ends before it begins: expected low ≤ high")
     look = SERIES[series % len(SERIES)]
-    bars = np.stack([np.maximum(centre - low, 0), np.maximum(high - centre, 0)])
-    ax.errorbar(x, centre, yerr=bars, label=label, capsize=2, elinewidth=0.9, markeredgecolor="white", **look)
+    bars = {"color": look["color"], "elinewidth": 0.9, "capsize": 1.5, "capthick": 0.7, "zorder": 2}
+    ax.errorbar(x, (low + high) / 2, yerr=(high - low) / 2, fmt="none", **bars)
+    ax.plot(x, centre, label=label, markeredgecolor="white", markeredgewidth=0.4, zorder=3, **look)
 
 
 def overlay(ax, image: np.ndarray, values: np.ndarray, vmin: float, vmax: float, title: str = ""):
@@ -114,8 +116,8 @@ def overlay(ax, image: np.ndarray, values: np.ndarray, vmin: float, vmax: float,
         raise ValueError(f"image {image.shape} and values {values.shape}; expected (h, w, 3) and (rows, columns)")
     grey = image.astype(float).mean(-1) / (255 if image.dtype == np.uint8 else 1)
     h, w = grey.shape
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, w, h, 0))
-    artist = ax.imshow(values, vmin=vmin, vmax=vmax, alpha=0.65, cmap=MASS, extent=(0, w, h, 0))
+    ax.imshow(grey, cmap="gray", vmin=-1, vmax=1, extent=(0, w, h, 0))
+    artist = ax.imshow(values, vmin=vmin, vmax=vmax, alpha=0.7, cmap=MASS, extent=(0, w, h, 0))
     bare(ax, title)
     return artist
 
