@@ -80,8 +80,8 @@ def test_transparent_palette_is_laid_on_white():
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped():
-    image = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16))
-    assert decode(save(image), "x")[0, 0].tolist() == [0, 1, 128, 255]
+    image = Image.fromarray(np.array([[0, 128, 129, 257, 32896, 65535]], dtype=np.uint16))
+    assert decode(save(image), "x")[0, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
 def test_pictures_of_phones_are_read():
@@ -134,6 +134,7 @@ def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
 
 
 GOOD = save(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)), "JPEG")
+PICTURE = Image.fromarray(quadrants())
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch owned) (w) file\n%%EOF\n"
 
 
@@ -151,6 +152,8 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch own
         (bomb(9_500, 9_500), f"expected at most {MAX_PIXELS:,} pixels"),
         (bomb(0, 5), "truncated or damaged"),
         (POSTSCRIPT, "not an image of a known format"),
+        (save(PICTURE, "EPS"), "not an image of a known format"),
+        (save(PICTURE, "PCX"), "not an image of a known format"),
         (save(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"), "pixels are 32-bit"),
     ],
     ids=[
@@ -164,6 +167,8 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch own
         "small bomb",
         "no width",
         "postscript",
+        "eps",
+        "pcx",
         "float",
     ],
 )

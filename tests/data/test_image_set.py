@@ -105,6 +105,12 @@ def test_every_image_is_as_likely_as_another():
     assert np.abs(hits / 400 - 0.3).max() < 5 * np.sqrt(0.3 * 0.7 / 400)
 
 
+def test_left_over_places_go_to_other_classes_with_other_seeds():
+    """Six places for five equal classes: which class gets two is drawn too."""
+    full = image_set([4] * 5)
+    assert {int(full.subset(n=6, seed=seed).counts.argmax()) for seed in range(60)} == set(range(5))
+
+
 def test_unlabelled_images_have_subsets_too():
     full = ImageSet(torch.zeros(9, 3, 1, 1, dtype=torch.uint8), torch.full((9,), -1), (), "d", "pictures")
     assert len(full.subset(n=4)) == 4 and full.counts.tolist() == []
@@ -115,6 +121,8 @@ def test_digests_follow_the_selection():
     assert full.subset(fraction=1.0) is full
     assert full.select(range(10)) is full
     assert full.select([1, 2]).digest == full.select(torch.tensor([1, 2])).digest != full.select([2, 1]).digest
+    other = ImageSet(full.images, full.labels, full.class_names, "e" * 64, "other")
+    assert other.select([1, 2]).digest != full.select([1, 2]).digest, "another parent"
     twice = full.subset(per_class=4).subset(per_class=2)
     assert twice.digest != full.subset(per_class=2).digest and len(twice.digest) == 64
 

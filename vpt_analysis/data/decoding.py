@@ -78,7 +78,7 @@ def fit(image, name: str, size: int | None):
     if image.mode in ("I", "F"):
         raise _Refused(f"{name}: pixels are 32-bit ({image.mode}), of unknown range; save it with 8 bits a channel")
     if image.mode.startswith("I;16"):  # PIL would clip these to 255 instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
