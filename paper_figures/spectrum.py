@@ -148,7 +148,8 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"gates alone, a part through the experts alone, and the remainder; shares of E‖t‖², heads taken together. "
         f"Prompts (P = {config['length']}) were trained with a linear head for {config['steps']} steps of "
         f"{config['batch']} images (learning rate {config['lr']}) on {config['train_images']} images. "
-        f"n = {config['images']} test images a data set, {seeds} seed{'s' if seeds > 1 else ''}; bars are 95 % bootstrap intervals over images"
+        f"n = {config['images']} test images a data set, {seeds} seed{'s' if seeds > 1 else ''}; bars are 95 % "
+        f"bootstrap intervals over images"
         f"{', widened to hold those of all seeds' if seeds > 1 else ''}. Dashed: 0.9, the bound of C4. "
         f"Test accuracy: {'; '.join(accuracies(arrays, config, data) for data in config['data'])}."
     )

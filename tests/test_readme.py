@@ -1,0 +1,44 @@
+"""The README keeps its word: its example runs, its pictures and files exist, its commands are known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vpt_analysis import backbones, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif("vit-micro" not in backbones.names(), reason="the bundled backbone is not there")
+def test_python_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    shape, share, residual = capsys.readouterr().out.splitlines()
+    assert shape == "torch.Size([2, 4, 65])"
+    assert 0 < float(share.removeprefix("tensor(").rstrip(")")) < 1
+    assert float(residual) < 1e-5
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?m)(?:^|`)make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_that_are_named_exist():
+    named = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`([\w/]+\.(?:md|ipynb))`", README)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_decompose_command_parses():
+    (command,) = re.findall(r"`vpt-analysis (decompose [^`]*)`", README)
+    assert cli.parser().parse_args(command.split()).backbone == "vit.safetensors"
+
+
+def test_fits_on_a_screen():
+    assert len(README.splitlines()) <= 60
