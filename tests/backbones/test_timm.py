@@ -100,6 +100,22 @@ def test_official_dinov2_names(peer, images, agree):
 
 
 @torch.no_grad()
+def test_encoder_inside_a_larger_training_state(peer, images, agree):
+    """DINO's teacher has ``backbone.`` before the encoder and a projection head beside it; MAE has a decoder."""
+    model = peer(num_classes=0)
+    state = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}
+    extra = {"head.mlp.0.weight": torch.ones(4, 24), "decoder_embed.weight": torch.ones(4, 24)}
+    with pytest.warns(UserWarning, match="left out 'decoder_embed.weight', 'head.mlp.0.weight'"):
+        vit = backbones.load_backbone({"model": state | extra}, heads=3)
+    agree(vit(images(24, torch.float32)), model.forward_features(images(24, torch.float32)))
+    two = state | {f"momentum.{name}": tensor for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"holds 2 encoders \['backbone.', 'momentum.'\]"):
+        backbones.load_backbone(two, heads=3)
+    with pytest.raises(ValueError, match="the same names with and without 'backbone.'"):
+        backbones.load_backbone(state | {"norm.weight": torch.ones(24)}, heads=3)
+
+
+@torch.no_grad()
 def test_attention_pooling_is_left_out_by_name(peer, images, agree):
     model = peer(global_pool="map")
     with pytest.warns(UserWarning, match="attn_pool.*'head.weight'"):

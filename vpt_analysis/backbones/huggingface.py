@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .features import check_names, refuse
-from .keys import Keys, make_config, square_patch, square_side
+from .keys import Keys, make_config, square_patch, square_side, without_prefix
 from .timm import IMAGENET
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
@@ -52,21 +52,10 @@ def recognise(names) -> bool:
     return any(name.endswith(PATCH) for name in names)
 
 
-def without_prefix(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(encoder's tensors, the others), with ``vit.``, ``dinov2.`` ... before the encoder's names taken away."""
-    prefixes = [name[: -len(PATCH)] for name in tensors if name.endswith(PATCH)]
-    if len(prefixes) != 1:
-        raise ValueError(f"{source} holds {len(prefixes)} encoders {prefixes}; pass the state dict of one")
-    (prefix,) = prefixes
-    inner = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return inner, {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
-
-
 def convert(tensors: Mapping[str, Tensor], source: str, facts: Mapping) -> tuple[object, dict[str, Tensor]]:
     """Hugging Face state dict to (config, state of ``VisionTransformer``)."""
     check_names(tensors, source)
-    inner, outer = without_prefix(tensors, source)
-    keys = Keys({**inner, **outer}, source)
+    keys = Keys(without_prefix(tensors, PATCH, source), source)
     for name, feature in (("cls_token", "no CLS token"), ("position_embeddings", "no learned position embedding")):
         if f"embeddings.{name}" not in keys:
             raise refuse(source, feature, f"no key 'embeddings.{name}'")

@@ -123,6 +123,17 @@ def strip(tensors: Mapping, *prefixes: str) -> dict:
     return tensors
 
 
+def without_prefix(tensors: Mapping[str, Tensor], patch: str, source: str) -> dict[str, Tensor]:
+    """Without what stands before the encoder's names (``vit.``, ``backbone.``), found by its patch embedding."""
+    prefixes = [name[: -len(patch)] for name in tensors if name.endswith(patch)]
+    if len(prefixes) != 1:
+        raise ValueError(f"{source} holds {len(prefixes)} encoders {prefixes}; pass the state dict of one")
+    bare = {name.removeprefix(prefixes[0]): tensor for name, tensor in tensors.items()}
+    if len(bare) != len(tensors):
+        raise ValueError(f"{source} has the same names with and without {prefixes[0]!r}; pass that of one model")
+    return bare
+
+
 def default_heads(width: int, source: str) -> int:
     """Heads of the published models of this width; weights alone do not say.
 

@@ -67,7 +67,9 @@ def load_backbone(
 
     Parts that follow the tokens (poolers, mask tokens, heads that are not linear on the pooled feature) are left out
     with a ``UserWarning`` that names them. Anything else unused, missing, misshapen, NaN, or not computed by the
-    minimal Vision Transformer (QK-norm, RoPE, SwiGLU, windows, masks, ...) is a ``ValueError`` that names it.
+    minimal Vision Transformer (QK-norm, RoPE, SwiGLU, windows, masks, ...) is a ``ValueError`` that names it. A bare
+    state dict shows names and shapes only: what leaves no trace in them (post-norm, a mask, another activation) is
+    caught for objects and folders, but not there.
     """
     given = {
         "heads": heads, "image_size": image_size, "eps": eps, "gelu": gelu, "antialias": antialias, "pool": pool,

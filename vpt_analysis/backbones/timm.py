@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .features import check_names, refuse
-from .keys import Keys, make_config, square_patch, square_side
+from .keys import Keys, make_config, square_patch, square_side, without_prefix
 
 IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
 DEFAULTS = {"eps": 1e-6, "gelu": "exact", "antialias": True}
+PATCH = "patch_embed.proj.weight"
 COMPUTED = ("VisionTransformer", "VisionTransformerDistilled")
 FOREIGN_CLASSES = {
     "Beit": "relative position bias (BEiT)",
@@ -24,7 +25,7 @@ FOREIGN_CLASSES = {
 
 
 def recognise(names) -> bool:
-    return "patch_embed.proj.weight" in names and any(n.startswith("blocks.0.") for n in names)
+    return any(name.endswith(PATCH) for name in names) and any("blocks.0." in name for name in names)
 
 
 def convert(
@@ -32,12 +33,12 @@ def convert(
 ) -> tuple[object, dict[str, Tensor]]:
     """timm state dict to (config, state of ``VisionTransformer``)."""
     check_names(tensors, source)
-    keys = Keys(tensors, source)
+    keys = Keys(without_prefix(tensors, PATCH, source), source)
     if "cls_token" not in keys:
         raise refuse(source, "no CLS token", "no key 'cls_token'")
     if "pos_embed" not in keys:
         raise refuse(source, "no learned position embedding", "no key 'pos_embed'")
-    patch = keys.take("patch_embed.proj.weight", None, None, None, None)
+    patch = keys.take(PATCH, None, None, None, None)
     d, channels = patch.shape[:2]
     bias = keys.take("patch_embed.proj.bias", d) if "patch_embed.proj.bias" in keys else patch.new_zeros(d)
     registers = [keys.take(n, 1, None, d) for n in ("dist_token", "reg_token", "register_tokens") if n in keys]
@@ -52,7 +53,7 @@ def convert(
     mlp_width = blocks(keys, depth, d, layer_scale, state)
     state |= {f"norm.{k}": v for k, v in keys.pair("norm", d).items()}
     classes = head(keys, d, facts.get("pool", "cls"), state)
-    keys.leave_out(r"mask_token$|head\.|head_dist\.|pre_logits\.|attn_pool\.")
+    keys.leave_out(r"mask_token$|head\.|head_dist\.|pre_logits\.|attn_pool\.|decoder_")
     keys.finish()
     image_size = side * square_side(position.shape[1] - prefix.shape[1], source)
     inferred = {
