@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -41,8 +42,7 @@ def run(
         if name not in known:
             raise _registry.unknown("figure", name, known)
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; --out names a folder")
+    check_writable(out)
     failed = []
     for name in dict.fromkeys(names or known):  # each once, in the order given
         started = time.monotonic()
@@ -60,6 +60,17 @@ def run(
     if failed:
         say(f"{len(failed)} of {len(names or known)} figures failed: {', '.join(failed)}", sys.stderr)
     return 1 if failed else 0
+
+
+def check_writable(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; --out names a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write into {out}: {error.strerror or error}; give another --out") from error
 
 
 def one(name: str, tier: str, out: Path, commit: bool = False, committed: Path = _arrays.COMMITTED) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -331,6 +332,29 @@ def test_out_that_is_a_file_is_refused(fake, capsys):
     (fake.folder / "file").touch()
     assert cli.main(["figures", "fake", "--out", str(fake.folder / "file")]) == 2
     assert "is a file; --out names a folder" in capsys.readouterr().err
+
+
+def test_unwritable_out_is_refused_before_any_work(fake, capsys):
+    assert cli.main(["figures", "fake", "--out", "/proc/nowhere"]) == 2
+    assert "cannot write into /proc/nowhere" in capsys.readouterr().err
+    assert fake.computed == []
+
+
+def test_ctrl_c_exits_with_130_and_leaves_no_part(fake):
+    fake.replace("    if (HERE", "    import time; time.sleep(60)\n    if (HERE")
+    script = "import signal, sys, paper_figures; paper_figures.__path__.append(sys.argv[1])\n"
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell has it ignored
+    script += "from vpt_analysis.cli import main; sys.exit(main(['figures', 'fake', '--out', sys.argv[2]]))"
+    command = [sys.executable, "-c", script, str(fake.folder), str(fake.out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not fake.computed and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert list(fake.out.rglob("*.*")) == []
 
 
 def test_stamp_names_tier_size_and_weights():
