@@ -47,7 +47,7 @@ def random_images(vit: va.VisionTransformer, n: int = 3, seed: int = 2) -> Tenso
 
 
 class TokenForm(Prompt):
-    """VPT-Deep as the official code runs it: prompts stand in the sequence, their outputs are replaced in every layer."""
+    """VPT-Deep as the official code runs it: prompts stand in the sequence, every layer replaces them."""
 
     name = "token-form"
     experts = "static"

@@ -33,8 +33,10 @@ def relative(x, y):
 
 @settings(max_examples=120)
 @given(
-    st.integers(1, 3), st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 5, 17, 33]), st.sampled_from([1, 2, 7, 31, 65]),
-    st.sampled_from([0, 1, 2, 9, 50, 200]), st.sampled_from([1, 3, 8, 16, 33]), st.sampled_from([1e-3, 1.0, 10.0, 80.0]),
+    st.integers(1, 3), st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 5, 17, 33]),
+    st.sampled_from([1, 2, 7, 31, 65]),
+    st.sampled_from([0, 1, 2, 9, 50, 200]), st.sampled_from([1, 3, 8, 16, 33]),
+    st.sampled_from([1e-3, 1.0, 10.0, 80.0]),
     st.sampled_from(list(BOUNDS)), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
 def test_fused_agrees_with_naive_and_with_attention_over_all_keys(
@@ -114,7 +116,7 @@ def test_gradients_of_the_naive_split():
 
 def test_a_mass_near_one_keeps_the_content_term_exact():
     q, k, v, kp, vp = problem(1, 1, 3, 5, 2, 4, 1.0, torch.float64, 0)
-    group = KeyGroup(kp + 60 * q.mean(2, keepdim=True) / q.norm(), vp)
+    group = KeyGroup(kp + 900 * q.mean(2, keepdim=True) / q.norm(), vp)
     part = split(q, k, v, 5, group)
     log_weight = part.content_lse - torch.logaddexp(part.content_lse, part.prompt_lse)
     assert part.prompt_weight.max() > 1 - 1e-9

@@ -164,7 +164,7 @@ def test_exit_codes(monkeypatch, capsys, error, code, message):
 
 def test_backbones_lists_what_is_bundled(tmp_path):
     (tmp_path / "small.safetensors").write_bytes(b"x" * 2**20)
-    card = {"parameters": 1234567, "top1_float16": 0.254, "data": "some images"}
+    card = {"parameters": 1234567, "top1": 0.254, "data": "some images"}
     (tmp_path / "small.json").write_text(json.dumps(card))
     lines = report.bundled_table(tmp_path).splitlines()
     assert len(lines) == 2

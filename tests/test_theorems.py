@@ -7,7 +7,15 @@ import torch
 
 import vpt_analysis as va
 from tests.reference import (
-    MECHANISMS, STATIC, FixedKeys, TokenForm, backbone, captured, random_images, random_prompt, random_vit,
+    MECHANISMS,
+    STATIC,
+    FixedKeys,
+    TokenForm,
+    backbone,
+    captured,
+    random_images,
+    random_prompt,
+    random_vit,
 )  # fmt: skip
 from vpt_analysis import moe
 from vpt_analysis.attention import Separate, attend, split

@@ -152,9 +152,13 @@ def groups(key: Tensor, value: Tensor, n_content: int, extra: KeyGroup | None) -
             "another gate or combine rule. Give all prompts of this layer as extra keys and values."
         )
     batch = key.shape[0]
-    return content, content_value, KeyGroup(
-        torch.cat([rider, extra.key.expand(batch, -1, -1, -1)], dim=2),
-        torch.cat([rider_value, extra.value.expand(batch, -1, -1, -1)], dim=2),
+    return (
+        content,
+        content_value,
+        KeyGroup(
+            torch.cat([rider, extra.key.expand(batch, -1, -1, -1)], dim=2),
+            torch.cat([rider_value, extra.value.expand(batch, -1, -1, -1)], dim=2),
+        ),
     )
 
 
@@ -246,7 +250,7 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 LSE_BOUND = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def fused_is_sound(device: str, dtype: torch.dtype) -> bool:
     """Whether the fused kernel of this device agrees with ``naive`` in output and log-sum-exp; measured once."""
     if dtype not in LSE_BOUND or (device == "cuda" and dtype == torch.float64) or device not in ("cpu", "cuda"):

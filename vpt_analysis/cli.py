@@ -120,8 +120,8 @@ def pretrain(args: argparse.Namespace) -> int:
     from .pretrain import pretrain as train
 
     recipe = Recipe(**{name: getattr(args, name) for name in args.recipe_flags})
-    summary = train(args.data, args.out, recipe, args.device)
-    print(f"top-1 {summary['top1_float16']:.3f} on {summary['test_images']} test images; weights in {args.out}")
+    card = train(args.data, args.out, recipe, args.device)
+    print(f"top-1 {card['top1']:.3f} on the test split; weights and model card in {args.out}")
     return OK
 
 

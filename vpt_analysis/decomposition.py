@@ -135,9 +135,9 @@ def decompose(
             bound = BOUND[query.dtype]
             if not residual <= bound:
                 raise SplitError(
-                    f"layer {layer}: terms and plain attention differ by {residual:.2e} relative, more than {bound:.0e} "
-                    f"for {query.dtype}. Weights or activations that are not finite, or scores beyond the dtype's range, do "
-                    f"this; look at the layer in float64 with path='naive'."
+                    f"layer {layer}: terms and plain attention differ by {residual:.2e} relative, more than "
+                    f"{bound:.0e} for {query.dtype}. Weights or activations that are not finite, or scores beyond the "
+                    f"dtype's range, do this; look at the layer in float64 with path='naive'."
                 )
             block = vit.blocks[layer]
             kept, output = _store(part, query, key, value, n, extra, keep)

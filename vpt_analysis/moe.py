@@ -32,7 +32,7 @@ def gates(split: LayerSplit) -> Tensor:
 
 
 def experts(split: LayerSplit) -> Tensor:
-    """Outputs of all experts, content first: (B, H, N+P, e). ``gates(split) @ experts(split)`` is the attention output."""
+    """Outputs of all experts, content first: (B, H, N+P, e). ``gates(split) @ experts(split)`` is the output."""
     batch = len(split.content_experts)
     return torch.cat([split.content_experts, split.prompt_experts.expand(batch, -1, -1, -1)], dim=2)
 
@@ -42,8 +42,8 @@ def prompt_singular_values(
 ) -> Tensor:
     """Singular values of a layer's prompt term, stacked over images and queries: (H, e), descending, float64.
 
-    The stack of n·N rows is never held: it is reduced batch by batch to its triangular factor, which keeps small singular
-    values at full relative accuracy, unlike a Gram matrix.
+    The stack of n·N rows is never held: it is reduced batch by batch to its triangular factor, which keeps small
+    singular values at full relative accuracy, unlike a Gram matrix.
 
     For static prompts at most min(P, e) of them are not zero (T3).
     """
@@ -105,8 +105,8 @@ def adaptivity_spectrum(
     :math:`t = \sum_j g_j v_j` splits into constant :math:`\sum \bar g_j \bar v_j`, gate part
     :math:`\sum (g_j - \bar g_j) \bar v_j`, expert part :math:`\sum \bar g_j (v_j - \bar v_j)` and interaction. Reported
     are energy shares of E‖t‖². For static experts the last two shares are 0 (T8). Exact for the sample; the intervals
-    resample images, with the means recomputed in every resample. ``queries``: "cls" or "all" content queries. Shares are
-    NaN where the prompt term is 0 everywhere.
+    resample images, with the means recomputed in every resample. ``queries``: "cls" or "all" content queries.
+    Shares are NaN where the prompt term is 0 everywhere.
 
     All is computed from per-image moments of P gates and P values, so memory is O(n·H·P·(P + e)).
     """
@@ -136,7 +136,7 @@ def adaptivity_spectrum(
 
 @dataclass
 class _Moments:
-    """Per-image moments, float64: mean gate m (n, H, P), second gate moment M (n, H, P, P), values V (n or 1, H, P, e)."""
+    """Per-image moments, float64: gates' mean m (n, H, P) and second M (n, H, P, P), values V (n or 1, H, P, e)."""
 
     m: np.ndarray
     M: np.ndarray
@@ -180,11 +180,11 @@ def _moments(
     V: dict[int, list] = {}
     for start in range(0, len(images), batch):
         for split in decompose(vit, images[start : start + batch], prompt, layers=layers, keep=("prompt",)):
-            g = split.prompt_gates.double()
+            g = split.prompt_gates.double().cpu()
             g = g[:, :, :1] if queries == "cls" else g  # (B, H, Q, P)
             m.setdefault(split.layer, []).append(g.mean(2))
             M.setdefault(split.layer, []).append(g.transpose(-1, -2) @ g / g.shape[2])
-            V.setdefault(split.layer, []).append(split.prompt_experts.double())
+            V.setdefault(split.layer, []).append(split.prompt_experts.detach().double().cpu())
     for layer in m:
         values = V[layer][0] if len(V[layer][0]) == 1 else torch.cat(V[layer])  # one set for all images, or one each
         yield layer, _Moments(torch.cat(m[layer]).numpy(), torch.cat(M[layer]).numpy(), values.numpy())

@@ -12,17 +12,19 @@ import json
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import normalise, packed
+from . import backbones
+from .data import ImageSet, normalise, packed
 from .progress import progress
-from .storage import atomic, digest_file
-from .vit import ViTConfig, VisionTransformer
+from .storage import atomic, digest_file, write_text
+from .training import accuracy, learning_rate
+from .vit import VisionTransformer, ViTConfig, parameter_count
 
 PIXEL_MEAN, PIXEL_STD = (0.480, 0.448, 0.398), (0.277, 0.269, 0.282)  # TinyImageNet, train split
 
@@ -70,24 +72,8 @@ def augment(images: Tensor, size: int, scale: tuple[float, float], generator: to
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-@torch.no_grad()
-def accuracy(vit: VisionTransformer, images: Tensor, labels: Tensor, batch: int = 500) -> float:
-    """Top-1 accuracy of the model's own classifier on uint8 images (n, 3, h, w)."""
-    device, hits = vit.patch.weight.device, 0
-    for i in range(0, len(images), batch):
-        x = normalise(images[i : i + batch], vit.config).to(device)
-        hits += (vit.classify(x).argmax(-1).cpu() == labels[i : i + batch]).sum().item()
-    return hits / len(images)
-
-
 def optimiser(vit: VisionTransformer, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
     decayed = [p for n, p in vit.named_parameters() if p.ndim > 1 and n not in ("position", "prefix")]
     rest = [p for n, p in vit.named_parameters() if not (p.ndim > 1 and n not in ("position", "prefix"))]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -95,44 +81,28 @@ def optimiser(vit: VisionTransformer, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), device: str = "cpu") -> dict:
-    """Train, resuming from ``out/checkpoint.pt`` where it lies; write weights, log and summary into ``out``.
+    """Train, resuming from ``out/checkpoint.pt`` where it lies; write weights, log and model card into ``out``.
 
-    Returns the summary: recipe, accuracy on the data's test split, seconds, digest of the data. The weights are
-    ``out/vit.safetensors`` (float16); the log is ``out/log.jsonl``, one line an epoch.
+    ``data``: a packed npz with splits "train" and "test". Returns the model card, also written to ``out/card.json``:
+    recipe, accuracy on the test split, minutes, digests of data and weights, log. The weights are
+    ``out/vit.safetensors`` (float16); ``out/log.jsonl`` grows by a line an epoch.
     """
-    from . import backbones
-
     out = Path(out)
     train, test = (packed(data, split, limit=recipe.limit) for split in ("train", "test"))
-    vit = VisionTransformer(micro_config(len(train.class_names)), seed=recipe.seed).to(device)
-    opt = optimiser(vit, recipe)
     per_epoch = len(train.labels) // recipe.batch
     if per_epoch == 0:
         raise ValueError(f"{len(train.labels)} training images do not fill one batch of {recipe.batch}")
-    state = {"step": 0, "seconds": 0.0, "log": [], "loss": 0.0}
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=device)
-        if saved["recipe"] != json.dumps(asdict(recipe)):
-            raise ValueError(f"{checkpoint} belongs to another recipe; give another --out or remove it")
-        vit.load_state_dict(saved["vit"])
-        opt.load_state_dict(saved["opt"])
-        state = saved["state"]
-
-    total = per_epoch * recipe.epochs
-    started = time.monotonic() - state["seconds"]
-    order, order_epoch = None, -1
+    vit = VisionTransformer(micro_config(len(train.class_names)), seed=recipe.seed).to(device)
+    test_pixels, test_labels = test.normalised(vit.config).to(device), test.labels.to(device)
+    opt = optimiser(vit, recipe)
+    state = _restore(out / "checkpoint.pt", vit, opt, recipe)
+    total, started = per_epoch * recipe.epochs, time.monotonic() - state["seconds"]
     for step in progress(range(state["step"], total), "pretrain", total, done=state["step"]):
         epoch, position = divmod(step, per_epoch)
-        if epoch != order_epoch:
-            order, order_epoch = torch.randperm(len(train.labels), generator=_seeded(recipe.seed, 1, epoch)), epoch
-        index = order[position * recipe.batch : (position + 1) * recipe.batch]
-        size = recipe.early_size if epoch < recipe.early_epochs else vit.config.image_size
-        x = normalise(train.images[index], vit.config)
-        x = augment(x, size, recipe.crop_scale, _seeded(recipe.seed, 2, step)).to(device)
+        x, y = _batch(train, vit.config, recipe, epoch, position, step)
         for group in opt.param_groups:
             group["lr"] = learning_rate(step, total, int(recipe.warmup * per_epoch), recipe.lr)
-        loss = F.cross_entropy(vit.classify(x), train.labels[index].to(device), label_smoothing=recipe.label_smoothing)
+        loss = F.cross_entropy(vit.classify(x.to(device)), y.to(device), label_smoothing=recipe.label_smoothing)
         opt.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vit.parameters(), recipe.clip)
@@ -140,34 +110,71 @@ def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), devic
         state["loss"] += loss.item() / per_epoch
         end_of_epoch = position + 1 == per_epoch
         if end_of_epoch:
-            top1 = accuracy(vit, test.images, test.labels)
-            minutes = (time.monotonic() - started) / 60
-            state["log"].append({"epoch": epoch + 1, "loss": state["loss"], "top1": top1, "minutes": round(minutes, 2)})
+            top1 = accuracy(vit, None, vit.head, test_pixels, test_labels)
+            minutes = round((time.monotonic() - started) / 60, 2)
+            state["log"].append({"epoch": epoch + 1, "loss": state["loss"], "top1": top1, "minutes": minutes})
             state["loss"] = 0.0
         if end_of_epoch or step % 200 == 199:
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            with atomic(checkpoint) as part:
-                torch.save(
-                    {"recipe": json.dumps(asdict(recipe)), "vit": vit.state_dict(), "opt": opt.state_dict(), "state": state},
-                    part,
-                )
-            with atomic(out / "log.jsonl") as part:
-                part.write_text("".join(json.dumps(line) + "\n" for line in state["log"]))
-    vit.half()
-    backbones.save(vit, out / "vit.safetensors")
-    summary = {
+            _save(out, vit, opt, state, recipe)
+    backbones.save(vit.half(), out / "vit.safetensors")
+    top1 = accuracy(vit.float(), None, vit.head, test_pixels, test_labels)
+    card = _card(out / "vit.safetensors", data, vit, recipe, state, top1, device)
+    write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _batch(
+    train: ImageSet, config: ViTConfig, recipe: Recipe, epoch: int, position: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Augmented images and labels of one step; a function of the recipe and the step alone."""
+    order = torch.randperm(len(train.labels), generator=_seeded(recipe.seed, 1, epoch))
+    index = order[position * recipe.batch : (position + 1) * recipe.batch]
+    size = recipe.early_size if epoch < recipe.early_epochs else config.image_size
+    images = normalise(train.images[index], config)
+    return augment(images, size, recipe.crop_scale, _seeded(recipe.seed, 2, step)), train.labels[index]
+
+
+def _restore(path: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, recipe: Recipe) -> dict:
+    """State of an interrupted run, loaded into model and optimiser; or that of a new one."""
+    if not path.exists():
+        return {"step": 0, "seconds": 0.0, "log": [], "loss": 0.0}
+    saved = torch.load(path, weights_only=True, map_location=vit.patch.weight.device)
+    if saved["recipe"] != json.dumps(asdict(recipe)):
+        raise ValueError(f"{path} belongs to a run with another recipe; choose another folder or remove the file")
+    vit.load_state_dict(saved["vit"])
+    opt.load_state_dict(saved["opt"])
+    return saved["state"]
+
+
+def _save(out: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, state: dict, recipe: Recipe) -> None:
+    everything = {
+        "recipe": json.dumps(asdict(recipe)),
+        "vit": vit.state_dict(),
+        "opt": opt.state_dict(),
+        "state": state,
+    }
+    with atomic(out / "checkpoint.pt") as part:
+        torch.save(everything, part)
+    write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in state["log"]))
+
+
+def _card(
+    weights: Path, data: str | Path, vit: VisionTransformer, recipe: Recipe, state: dict, top1: float, device: str
+) -> dict:
+    return {
+        "config": vit.config.to_dict(),
+        "parameters": parameter_count(vit),
+        "top1": top1,
         "recipe": asdict(recipe),
-        "top1_float16": accuracy(vit.float(), test.images, test.labels),
-        "test_images": len(test.labels),
         "minutes": round(state["seconds"] / 60, 1),
+        "data": Path(data).name,
         "data_sha256": digest_file(data),
+        "weights_sha256": digest_file(weights),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "log": state["log"],
     }
-    with atomic(out / "summary.json") as part:
-        part.write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
 
 
 def _seeded(*parts: int) -> torch.Generator:

@@ -11,7 +11,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], label: str, total: int | None = None, done: int = 0, every: float = 20.0) -> Iterator[T]:
+def progress(
+    items: Iterable[T], label: str, total: int | None = None, done: int = 0, every: float = 20.0
+) -> Iterator[T]:
     """Iterate over ``items`` and show how far it is, on stderr.
 
     A bar on a terminal; elsewhere a line with an estimate of the time left, at most one in ``every`` seconds and none
@@ -33,5 +35,9 @@ def progress(items: Iterable[T], label: str, total: int | None = None, done: int
         now = time.monotonic()
         if now - last >= every:
             last = now
-            left = "" if total is None else f"/{total}, {(now - start) / (count - done) * (total - count) / 60:.1f} min left"
+            left = (
+                ""
+                if total is None
+                else f"/{total}, {(now - start) / (count - done) * (total - count) / 60:.1f} min left"
+            )
             print(f"{label}: {count}{left}", file=sys.stderr, flush=True)

@@ -175,7 +175,7 @@ def bundled_table(folder: Path = WEIGHTS) -> str:
         card = path.with_suffix(".json")
         facts = json.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
         parameters = facts.get("parameters")
-        top1 = facts.get("top1_float16", facts.get("top1"))
+        top1 = facts.get("top1")
         lines.append(
             f"{path.stem:<14}{'?' if parameters is None else f'{parameters:,}':>12}"
             f"{path.stat().st_size / 2**20:>6.1f} MiB{'?' if top1 is None else f'{top1:.3f}':>8}  "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,31 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: dict) -> None:
+    """safetensors with ``record`` as JSON under the one metadata key "vpt_analysis".
+
+    One key, because the format writes several in no fixed order, and same input shall give same bytes.
+    """
+    from safetensors.torch import save_file
+
+    with atomic(path) as part:
+        metadata = {"vpt_analysis": json.dumps(record, sort_keys=True)}
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, metadata=metadata)
+
+
+def read_record(metadata: Mapping[str, str], kind: str, source: str | Path, hint: str) -> dict:
+    """The record of a file that ``write_tensors`` wrote; ``ValueError`` where it is none or of another ``kind``."""
+    try:
+        record = json.loads(metadata.get("vpt_analysis", "null"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: its metadata cannot be read ({error}); {hint}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{source} has no {kind} record in its metadata; {hint}")
+    if record.get("kind") != kind:
+        raise ValueError(f"{source} holds a {record.get('kind')}, not a {kind}; {hint}")
+    return record
 
 
 def write_text(path: str | Path, text: str) -> None:

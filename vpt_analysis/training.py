@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pretrain import learning_rate
 from .progress import progress
 from .prompts.base import Prompt
 from .vit import VisionTransformer
@@ -53,8 +53,8 @@ def train_prompt(
 ) -> Trained:
     """Train ``prompt`` in place, together with a new linear head on ``vit.pool``; the backbone does not move.
 
-    ``images`` (n, C, h, w) normalised, ``labels`` int64 (n,) in [0, classes). AdamW, a tenth of the steps warm-up, then a
-    cosine to 0; batches are drawn epoch by epoch without replacement. Same seed, same bits on one machine.
+    ``images`` (n, C, h, w) normalised, ``labels`` int64 (n,) in [0, classes). AdamW, a tenth of the steps warm-up, then
+    a cosine to 0; batches are drawn epoch by epoch without replacement. Same seed, same bits on one machine.
     """
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels given; expected as many, and at least one")
@@ -83,6 +83,13 @@ def train_prompt(
             losses[step] = loss.item()
     prompt.eval()
     return Trained(head, losses)
+
+
+def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def batches(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -144,7 +144,7 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.ones(d)) if config.layer_scale else None
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What this block would attend to if ``tokens`` (B, P, d) stood in its sequence: keys and values (B, H, P, e)."""
+        """Keys and values (B, H, P, e) that ``tokens`` (B, P, d) would have if they stood in this block's sequence."""
         return self.attention.keys_values(self.ln1(tokens))
 
     def forward(self, x: Tensor, extra: KeyGroup | None = None, attend: Callable = attend) -> Tensor:
@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Truncated normal, std 0.02, for matrices and tokens; zero biases; LayerNorm at identity (ViT's own recipe)."""
+        """Truncated normal, std 0.02, for matrices and tokens; zero biases; LayerNorm at identity."""
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 p.zero_()
@@ -209,8 +209,8 @@ class VisionTransformer(nn.Module):
     ) -> Tensor:
         """Run the blocks (the first ``stop`` of them) on embedded tokens (B, N, d).
 
-        The prompt is asked once a layer, ``prompt(layer, block, x, riders)``, and answers with the tokens that travel in
-        the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the attention
+        The prompt is asked once a layer, ``prompt(layer, block, x, riders)``, and answers with the tokens that travel
+        in the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the attention
         function of that layer, for those who look inside.
         """
         if prompt is not None:
@@ -235,11 +235,13 @@ class VisionTransformer(nn.Module):
     def classify(self, images: Tensor, prompt: nn.Module | None = None) -> Tensor:
         """Class scores (B, classes) from the model's own classifier."""
         if self.head is None:
-            raise ValueError("this Vision Transformer has no classifier (config.classes is 0); use vit.pool(vit(images))")
+            raise ValueError(
+                "this Vision Transformer has no classifier (config.classes is 0); use vit.pool(vit(images))"
+            )
         return self.head(self.pool(self(images, prompt)))
 
     def position_for(self, grid: tuple[int, int]) -> Tensor:
-        """Positions for a patch grid (h, w): (1, N, d); bicubic interpolation, half-pixel centres, in float32 or better."""
+        """Positions for a patch grid (h, w): (1, N, d); bicubic, half-pixel centres, in float32 or better."""
         side, k = self.config.grid, self.config.prefix
         if tuple(grid) == (side, side):
             return self.position
@@ -259,12 +261,12 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"images have {images.shape[1]} channels; this model takes {c.channels}")
         if min(images.shape[-2:]) < c.patch_size or any(s % c.patch_size for s in images.shape[-2:]):
             raise ValueError(
-                f"images are {images.shape[-2]}×{images.shape[-1]} pixels; sides must be positive multiples of the patch "
-                f"size {c.patch_size}. Resize them first."
+                f"images are {images.shape[-2]}×{images.shape[-1]} pixels; sides must be positive multiples of the "
+                f"patch size {c.patch_size}. Resize them first."
             )
         if images.dtype != weight.dtype:
             raise TypeError(
-                f"images are {images.dtype}, the model is {weight.dtype}; normalise to [0, 1] if they are integers, then "
+                f"images are {images.dtype}, the model is {weight.dtype}; normalise integers to floats, then "
                 f"images.to({weight.dtype})"
             )
         if images.device != weight.device:

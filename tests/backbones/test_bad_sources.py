@@ -220,11 +220,15 @@ def test_backbones_in_the_package_load(name):
 
 
 def test_native_files_that_do_not_fit(tmp_path, vit):
-    good = {"vpt_analysis": "backbone", "config": json.dumps(CONFIG.to_dict())}
+    def record(**fields):
+        return {"vpt_analysis": json.dumps({"kind": "backbone", "config": CONFIG.to_dict()} | fields)}
+
+    good = record()
     cases = {
-        "no metadata": (vit.state_dict(), None, "no backbone config in its metadata"),
-        "broken config": (vit.state_dict(), good | {"config": "{"}, "cannot read the config"),
-        "unknown field": (vit.state_dict(), good | {"config": '{"widht": 3}'}, "cannot read the config"),
+        "no metadata": (vit.state_dict(), None, "no backbone record in its metadata"),
+        "broken record": (vit.state_dict(), {"vpt_analysis": "{"}, "its metadata cannot be read"),
+        "unknown field": (vit.state_dict(), record(config={"widht": 3}), "cannot read the config"),
+        "another kind": (vit.state_dict(), record(kind="head"), "holds a head, not a backbone"),
         "missing": ({k: v for k, v in vit.state_dict().items() if k != "norm.bias"}, good, "'norm.bias' is missing"),
         "unused": (vit.state_dict() | {"more": torch.ones(1)}, good, "does not ask for: 'more'"),
         "shape": (vit.state_dict() | {"norm.bias": torch.ones(3)}, good, r"'norm.bias' has shape \(3,\)"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import unknown
-from ..storage import atomic
+from ..storage import write_tensors
 from ..vit import VisionTransformer
 from . import files, google, huggingface, native, official, onnx, timm
 from .features import check_names
@@ -25,9 +23,7 @@ HUB_FILES = ["config.json", "preprocessor_config.json", "model*.safetensors*", "
 
 def save(vit: VisionTransformer, path: str | Path) -> None:
     """Write weights and config as safetensors, in the dtype they have."""
-    with atomic(path) as part:
-        tensors = {k: v.contiguous() for k, v in vit.state_dict().items()}
-        save_file(tensors, part, metadata={"vpt_analysis": "backbone", "config": json.dumps(vit.config.to_dict())})
+    write_tensors(path, vit.state_dict(), {"kind": "backbone", "config": vit.config.to_dict()})
 
 
 def names() -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from ..storage import read_record
 from ..vit import VisionTransformer, ViTConfig
 from .keys import Keys, listed
 
@@ -18,14 +18,12 @@ def recognise(names) -> bool:
 
 def convert(tensors: Mapping[str, Tensor], source: str, metadata: Mapping) -> tuple[ViTConfig, dict[str, Tensor]]:
     """Check every tensor against the shapes that the config asks for."""
-    if metadata.get("vpt_analysis") == "prompt":
-        raise ValueError(f"{source} holds a prompt, not a backbone; read it with prompts.load")
-    if metadata.get("vpt_analysis") != "backbone" or "config" not in metadata:
-        raise ValueError(f"{source} has no backbone config in its metadata; write it with backbones.save(vit, path)")
+    hint = "write it with backbones.save(vit, path); prompts are read with prompts.load"
+    record = read_record(metadata, "backbone", source, hint)
     try:
-        config = ViTConfig(**json.loads(metadata["config"]))
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{source}: cannot read the config in its metadata ({error}); write the file anew") from error
+        config = ViTConfig(**record.get("config", {}))
+    except TypeError as error:
+        raise ValueError(f"{source}: cannot read the config in its metadata ({error}); {hint}") from error
     keys = Keys(tensors, source)
     state = {name: keys.take(name, *shape) for name, shape in shapes(config).items()}
     if keys.tensors:

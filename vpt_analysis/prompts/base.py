@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import KeyGroup
-from ..vit import Block, ViTConfig, VisionTransformer
+from ..vit import Block, VisionTransformer, ViTConfig
 
 
 class Prompt(nn.Module):
@@ -69,12 +69,12 @@ def checked_dropout(rate: float) -> nn.Dropout:
 
 
 def official_bound(config: ViTConfig) -> float:
-    r"""VPT's Xavier-like bound :math:`\sqrt{6 / (3 \cdot patch^2 + d)}`; 0.0625 for ViT-B/16 (Jia et al., ECCV 2022)."""
+    r"""VPT's bound :math:`\sqrt{6 / (3 \cdot patch^2 + d)}`, 0.0625 for ViT-B/16 (Jia et al., ECCV 2022, code)."""
     return math.sqrt(6 / (3 * config.patch_size**2 + config.width))
 
 
 def per_image(tokens: Tensor, dropout: nn.Dropout, batch: int) -> Tensor:
-    """Tokens (P, d) as (1, P, d), or with a dropout mask of its own for every image as (B, P, d), like the official code."""
+    """Tokens (P, d) as (1, P, d), or as (B, P, d) with a dropout mask for every image, like the official code."""
     if dropout.p and dropout.training:
         return dropout(tokens.expand(batch, -1, -1))
     return tokens.unsqueeze(0)

@@ -16,7 +16,9 @@ class VAPTReleased(Prompt):
 
     Layer 1 has static prompts. In layer ℓ ≥ 2, from the patches :math:`x` (M, d) that enter it,
 
-    .. math:: G = W_\ell\,\mathrm{drop}(F_\ell * \mathrm{LN}_\ell(x)) + b_\ell, \qquad P_\ell = W_2\,\mathrm{relu}(W_1 G) + G,
+    .. math::
+        G = W_\ell\,\mathrm{drop}(F_\ell * \mathrm{LN}_\ell(x)) + b_\ell, \qquad
+        P_\ell = W_2\,\mathrm{relu}(W_1 G) + G,
 
     with one K×K kernel :math:`F_\ell` for all channels and no padding, a token-wise projector :math:`W_\ell` from the
     M' = (√M−K+1)² positions to P prompts, and a bottleneck :math:`W_2, W_1` of rank r shared by all layers. CLS is not
