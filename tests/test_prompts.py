@@ -30,7 +30,7 @@ def test_parameter_counts_of_static_prompts(name, count):
 
 
 def test_parameter_count_of_vapt_as_released():
-    """2638 P + 29,228 on ViT-B/16: tokens 768 P, projectors 11·170 P, kernels 11·4, norms 11·1536, bottleneck 16·768."""
+    """2638 P + 29,228 on ViT-B/16: tokens 768 P, projectors 11·170 P, kernels 11·4, norms 11·1536, 16·768 shared."""
     config = va.ViTConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12)
     for length in (1, 10, 50):
         assert va.vit.parameter_count(prompts.create("vapt-released", config, length)) == 2638 * length + 29_228

@@ -210,8 +210,8 @@ class VisionTransformer(nn.Module):
         """Run the blocks (the first ``stop`` of them) on embedded tokens (B, N, d).
 
         The prompt is asked once a layer, ``prompt(layer, block, x, riders)``, and answers with the tokens that travel
-        in the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the attention
-        function of that layer, for those who look inside.
+        in the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the
+        attention function of that layer, for those who look inside.
         """
         if prompt is not None:
             prompt.check_fits(self)

@@ -1,0 +1,50 @@
+"""``python -m benchmarks [NAME…]``: print the table, and write it with its provenance to benchmarks/out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks import imports, prefix_form, splitting
+from vpt_analysis.errors import unknown
+from vpt_analysis.provenance import provenance
+from vpt_analysis.storage import write_text
+
+SUITES = {"split": splitting, "prefix": prefix_form, "imports": imports}
+COLUMNS = {
+    "shape": 14, "batch": 6, "tokens": 7, "prompts": 8, "compared": 31, "time": 18, "memory": 7, "ours": 17, "other": 17
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SUITES)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
+    args = parser.parse_args()
+    for name in args.names:
+        if name not in SUITES:
+            parser.error(str(unknown("benchmark", name, SUITES)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtypes = [torch.float32, torch.bfloat16] if device == "cuda" else [torch.float32]
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    results = []
+    for dtype in dtypes:
+        for name in args.names or SUITES:
+            print(
+                f"\n{name}, {where}, {str(dtype).removeprefix('torch.')}: medians of {args.repeats} interleaved repeats"
+            )
+            print(SUITES[name].TARGETS)
+            print("".join(f"{column:<{width}}" for column, width in COLUMNS.items()))
+            for row in SUITES[name].measure(args.repeats, dtype, device):
+                print("".join(f"{row[column]:<{width}}" for column, width in COLUMNS.items()), flush=True)
+                results.append({"benchmark": name, "dtype": str(dtype), "device": where} | row)
+    write_text(args.out / "results.json", json.dumps({"provenance": provenance(), "rows": results}, indent=1) + "\n")
+    print(f"\ntime: ratio of medians (quartiles of the ratios within rounds). Written to {args.out / 'results.json'}")
+
+
+if __name__ == "__main__":
+    main()
