@@ -12,10 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from vpt_analysis.progress import progress
 from vpt_analysis.provenance import provenance
 
-from . import _arrays, _keys, _page, _picture, _registry
+from . import _arrays, _compute, _keys, _page, _picture, _registry
 
 OUT = Path("paper_figures") / "out"
 
@@ -26,15 +25,19 @@ def run(
     out: str | Path = OUT,
     commit: bool = False,
     committed: Path = _arrays.COMMITTED,
+    jobs: int = 1,
     show_traceback: bool = False,
 ) -> int:
     """Bring figures (all, or those named) up to date in ``out``; 0 if all are, 1 if any failed.
 
-    ``commit`` stores the arrays in ``committed`` too, where the tier of that name finds them. Raises ``ValueError`` for
+    ``jobs``: how many parts of a figure are computed at a time, each on one thread. ``commit`` stores the arrays in
+    ``committed`` too, where the tier of that name finds them. Raises ``ValueError`` for
     an unknown name or tier, ``OSError`` where ``out`` cannot be written, before anything is computed.
     """
     if tier not in _registry.TIERS:
         raise _registry.unknown("tier", tier, _registry.TIERS)
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs asked for; expected at least 1")
     if commit and tier != "full":
         raise ValueError(f"only results of the full tier are committed, not of {tier!r}; add --tier full")
     known = _registry.names()
@@ -47,7 +50,7 @@ def run(
     for name in dict.fromkeys(names or known):  # each once, in the order given
         started = time.monotonic()
         try:
-            news = one(name, tier, out, commit, committed)
+            news = one(name, tier, out, commit, committed, jobs)
         except Exception as error:  # one broken figure must not cost the others
             failed.append(name)
             if show_traceback:
@@ -73,7 +76,7 @@ def check_writable(out: Path) -> None:
         raise OSError(f"cannot write into {out}: {error.strerror or error}; give another --out") from error
 
 
-def one(name: str, tier: str, out: Path, commit: bool = False, committed: Path = _arrays.COMMITTED) -> str:
+def one(name: str, tier: str, out: Path, commit: bool, committed: Path, jobs: int) -> str:
     """Bring one figure up to date; says what was done."""
     module = _registry.load(name)
     plan = Committed(module, name, committed) if tier == "committed" else Computed(module, tier, out / "cache")
@@ -81,7 +84,7 @@ def one(name: str, tier: str, out: Path, commit: bool = False, committed: Path =
     fresh = _picture.up_to_date(out, name, key)
     if fresh and not commit:
         return "up to date"
-    arrays = plan.arrays()
+    arrays = plan.arrays(jobs)
     if commit:
         store(name, arrays, plan, committed)
     if fresh:
@@ -117,16 +120,9 @@ class Computed:
         self.key = sorted(self.keys.items())
         self.provenance = provenance()
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        found = {}
-        for part in progress(self.parts, self.module.__name__.rpartition(".")[2], every=5.0):
-            path = self.cache / f"{self.keys[part['name']]}.npz"
-            arrays = _arrays.readable(path)
-            if arrays is None:
-                arrays = self.module.compute(part)
-                _arrays.write(path, arrays)
-            found |= {f"{part['name']}/{k}": np.asarray(v) for k, v in arrays.items()}
-        return found
+    def arrays(self, jobs: int) -> dict[str, np.ndarray]:
+        paths = {name: self.cache / f"{key}.npz" for name, key in self.keys.items()}
+        return _compute.collect(self.module, self.parts, paths, jobs)
 
 
 class Committed:
@@ -137,7 +133,7 @@ class Committed:
         self.config, self.inputs, self.provenance = record["config"], record["inputs"], record["computed_with"]
         self.key = _keys.digest_file(folder / f"{name}.npz")
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self, jobs: int) -> dict[str, np.ndarray]:
         return self._arrays
 
 

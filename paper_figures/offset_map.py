@@ -28,7 +28,7 @@ def config(tier: str) -> dict:
             "train_images": 1200, "images": 128,
         }  # fmt: skip
     return common | {
-        "data": "cub100", "shown": [2, 57], "photographs": False, "seeds": [0, 1, 2], "steps": 500, "batch": 32,
+        "data": "cub100", "shown": [2, 57], "photographs": False, "seeds": [0, 1, 2], "steps": 300, "batch": 32,
         "train_images": 2900, "images": 400,
     }  # fmt: skip
 

@@ -124,6 +124,7 @@ BAD = {
     "out is a file": (["decompose", "{image}", "--backbone", "{backbone}", "--out", "{image}"], "--out names a folder"),
     "no such data": (["pretrain", "--data", "none.npz", "--out", "{out}"], "none.npz"),
     "no such figure": (["figures", "ofset_map", "--out", "{out}"], "unknown figure"),
+    "no jobs": (["figures", "--jobs", "0", "--out", "{out}"], "0 jobs asked for"),
     "no such tier": (["figures", "--tier", "fast", "--out", "{out}"], "unknown tier"),
     "quick results are not committed": (["figures", "--commit", "--out", "{out}"], "add --tier full"),
 }

@@ -344,8 +344,9 @@ def test_ctrl_c_exits_with_130_and_leaves_no_part(fake):
     fake.replace("    if (HERE", "    import time; time.sleep(60)\n    if (HERE")
     script = "import signal, sys, paper_figures; paper_figures.__path__.append(sys.argv[1])\n"
     script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell has it ignored
-    script += "from vpt_analysis.cli import main; sys.exit(main(['figures', 'fake', '--out', sys.argv[2]]))"
-    command = [sys.executable, "-c", script, str(fake.folder), str(fake.out)]
+    script += "from vpt_analysis.cli import main; sys.exit(main(sys.argv[2:]))"
+    arguments = ["figures", "fake", "--jobs", "1", "--out", str(fake.out)]
+    command = [sys.executable, "-c", script, str(fake.folder), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vpt_analysis as va
-from paper_figures import _inputs, offset_map, spectrum
+from paper_figures import _compute, _inputs, offset_map, spectrum
 from vpt_analysis import plotting
 
 TINY = {"train_images": 20, "images": 12, "steps": 2, "batch": 8, "length": 3}
@@ -156,3 +156,15 @@ def test_full_tier_finds_its_data(data_dir, monkeypatch):
         names = module.config("full")["data"]
         for name in [names] if isinstance(names, str) else names:
             assert _inputs.packed(name)[name].is_file()
+
+
+def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
+    config = spectrum.config("quick") | TINY | {"backbone": backbone}
+    parts = spectrum.parts(config)
+    found = []
+    for jobs in (1, 2):
+        paths = {part["name"]: tmp_path / str(jobs) / f"{part['name']}.npz" for part in parts}
+        found.append(_compute.collect(spectrum, parts, paths, jobs))
+    assert list(found[0]) == list(found[1])
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][name], err_msg=name)

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tier", default="quick", help="quick (default), full or committed")
     p.add_argument("--out", default=Path("paper_figures") / "out", type=Path, help="folder (default: %(default)s)")
     p.add_argument("--commit", action="store_true", help="with --tier full: store the results for the committed tier")
+    p.add_argument("--jobs", type=int, help="parts computed at a time, one thread each (default: the cores there are)")
     p.add_argument("--list", action="store_true", help="list the figures and stop")
 
     p = _command(commands, "decompose", "split attention on your own images", DECOMPOSE, decompose)
@@ -100,13 +101,14 @@ def _recipe_flags(p: argparse.ArgumentParser) -> None:
 
 
 def figures(args: argparse.Namespace) -> int:
-    from paper_figures import _registry, _run
+    from paper_figures import _compute, _registry, _run
 
     if args.list:
         for name in _registry.names():
             print(f"{name:<20} {_registry.load(name).TITLE}")
         return OK
-    return _run.run(args.names, args.tier, args.out, commit=args.commit, show_traceback=args.traceback)
+    jobs = _compute.available_cores() if args.jobs is None else args.jobs
+    return _run.run(args.names, args.tier, args.out, commit=args.commit, jobs=jobs, show_traceback=args.traceback)
 
 
 def decompose(args: argparse.Namespace) -> int:
