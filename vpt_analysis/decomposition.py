@@ -146,10 +146,15 @@ def decompose(
 
         return look
 
-    with torch.no_grad() if path == "fused" else contextlib.nullcontext():
+    def embedded() -> Tensor:  # held by nobody here, so that the first block can free it
+        nonlocal n
         x = vit.embed(images)
         n = x.shape[1]
-        vit.encode(x, prompt, attend_at, stop=max(wanted) + 1)
+        return x
+
+    n = 0
+    with torch.no_grad() if path == "fused" else contextlib.nullcontext():
+        vit.encode(embedded(), prompt, attend_at, stop=max(wanted) + 1)
     return Decomposition(found)
 
 
