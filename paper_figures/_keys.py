@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import vpt_analysis
+from vpt_analysis.storage import digest_file
 
 SHOWS_ONLY = {"cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py"}
 NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs"}
@@ -30,12 +31,6 @@ def digest(value: object) -> str:
     True
     """
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def digest_file(path: str | Path) -> str:
-    # Not vpt_analysis.storage's: that module needs torch, which an up-to-date run must not wait for.
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 @functools.cache

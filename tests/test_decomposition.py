@@ -189,6 +189,8 @@ def test_fields_that_were_not_kept_say_how_to_keep_them():
         AttributeError, match=r"'prompt_term' of layer 0 was not kept; decompose\(..., keep=\('terms',\)\)"
     ):
         _ = s.prompt_term
+    with pytest.raises(AttributeError, match=r"'gates' of layer 0 was not kept; .*keep=.'gates'"):
+        _ = s.gates
     with pytest.raises(AttributeError, match="no attribute 'masss'"):
         _ = s.masss
     with pytest.raises(ValueError, match="unknown term 'prompts'; did you mean 'prompt'"):

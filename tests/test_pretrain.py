@@ -51,6 +51,8 @@ def packed_file(tmp_path_factory):
 def test_it_learns_and_writes_weights_card_and_log(packed_file, tmp_path):
     card = pretrain(packed_file, tmp_path, dataclasses.replace(TINY, epochs=8))
     assert card["top1"] > 0.9 and len(card["log"]) == 8
+    flags = "--epochs 8 --early-epochs 2 --batch 16 --lr 0.002"
+    assert card["command"] == f"vpt-analysis pretrain --data two.npz --out DIR {flags}"
     vit = va.load_backbone(tmp_path / "vit.safetensors", dtype=torch.float32)
     test = va.data.packed(packed_file, "test")
     assert accuracy(vit, None, vit.head, test.normalised(vit.config), test.labels) == card["top1"]

@@ -180,7 +180,7 @@ def test_T11_gates_are_a_distribution_over_all_experts_whose_mixture_is_the_outp
     vit = backbone(weights)
     images, prompt = random_images(vit, 2), random_prompt(vit, name, 10)
     for s in va.decompose(vit, images, prompt, keep=("gates", "output")):
-        gates, experts = moe.gates(s), moe.experts(s)
+        gates, experts = s.gates, s.experts
         assert gates.shape[-1] == vit.config.tokens + 10 == experts.shape[2]
         assert gates.min() >= 0
         assert (gates.sum(-1) - 1).abs().max() <= 1e-12

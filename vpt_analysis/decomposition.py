@@ -58,6 +58,18 @@ class LayerSplit:
                 raise AttributeError(f"{name!r} of layer {self.layer} was not kept; decompose(..., keep=({keep!r},))")
         raise AttributeError(f"LayerSplit has no attribute {name!r}")
 
+    @property
+    def gates(self) -> Tensor:
+        """Gates of all experts, content first: (B, H, N, N+P). Of one query they are ≥ 0 and sum to 1 under one softmax
+        (T11). Needs ``keep=("gates",)``."""
+        return torch.cat([self.content_gates, self.prompt_gates], dim=-1)
+
+    @property
+    def experts(self) -> Tensor:
+        """Outputs of all experts, content first: (B, H, N+P, e); ``gates @ experts`` is the output. Needs "gates"."""
+        batch = len(self.content_experts)
+        return torch.cat([self.content_experts, self.prompt_experts.expand(batch, -1, -1, -1)], dim=2)
+
     def residual_stream(self, term: str, per_head: bool = False) -> Tensor:
         """What a term ("content" or "prompt") adds to the residual stream: (B, N, d), or (B, H, N, d) for each head.
 
@@ -76,7 +88,7 @@ _FIELDS = {
     "energy": ("energy",),
     "terms": ("content_term", "prompt_term"),
     "output": ("output",),
-    "gates": ("content_gates", "content_experts"),
+    "gates": ("content_gates", "content_experts", "gates", "experts"),
     "prompt": ("prompt_gates", "prompt_experts"),
 }
 

@@ -1,8 +1,9 @@
 r"""The mixture-of-experts view of prompted attention.
 
 One query's output is :math:`y = \sum_j g_j f_j` over N content experts (values :math:`v_j`) and P prompt experts
-(values :math:`v'_j`), with gates from the attention weights. How much of the prompt's part moves with the input, and
-through what (gate or expert), is its **adaptivity spectrum**. Shapes: B images, H heads, Q queries, N content tokens,
+(values :math:`v'_j`), with gates from the attention weights; a ``LayerSplit`` has both, as ``gates`` and ``experts``.
+How much of the prompt's part moves with the input, and through what (gate or expert), is its **adaptivity spectrum**.
+Shapes: B images, H heads, Q queries, N content tokens,
 P prompts, e head width, n images of a sample.
 """
 
@@ -15,26 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .decomposition import LayerSplit, decompose
+from .decomposition import decompose
 from .errors import unknown
 from .prompts.base import Prompt
 from .vit import VisionTransformer
 
 PARTS = ("constant", "gate", "expert", "remainder")
-
-
-def gates(split: LayerSplit) -> Tensor:
-    """Gates of all experts, content first: (B, H, N, N+P). Of one query they are ≥ 0 and sum to 1 (joint softmax, T11).
-
-    Needs a split made with ``keep=("gates",)``.
-    """
-    return torch.cat([split.content_gates, split.prompt_gates], dim=-1)
-
-
-def experts(split: LayerSplit) -> Tensor:
-    """Outputs of all experts, content first: (B, H, N+P, e). ``gates(split) @ experts(split)`` is the output."""
-    batch = len(split.content_experts)
-    return torch.cat([split.content_experts, split.prompt_experts.expand(batch, -1, -1, -1)], dim=2)
 
 
 def prompt_singular_values(

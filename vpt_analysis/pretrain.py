@@ -163,6 +163,7 @@ def _card(
     weights: Path, data: str | Path, vit: VisionTransformer, recipe: Recipe, state: dict, top1: float, device: str
 ) -> dict:
     return {
+        "command": f"vpt-analysis pretrain --data {Path(data).name} --out DIR" + _flags(recipe),
         "config": vit.config.to_dict(),
         "parameters": parameter_count(vit),
         "top1": top1,
@@ -175,6 +176,12 @@ def _card(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "log": state["log"],
     }
+
+
+def _flags(recipe: Recipe) -> str:
+    """The command's flags for what differs from the standard recipe."""
+    changed = {k: v for k, v in asdict(recipe).items() if v != getattr(Recipe(), k)}
+    return "".join(f" --{k.replace('_', '-')} {v}" for k, v in changed.items())
 
 
 def _seeded(*parts: int) -> torch.Generator:

@@ -9,9 +9,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch is slow to import, and files can be written and compared without it
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -84,8 +87,9 @@ def digest_arrays(arrays: Mapping[str, Tensor | np.ndarray] | Iterable[tuple[str
     """
     total = hashlib.sha256()
     for name, array in sorted(dict(arrays).items()):
-        if isinstance(array, Tensor):
-            array = array.detach().cpu().float().numpy() if array.dtype.itemsize < 4 else array.detach().cpu().numpy()
+        if not isinstance(array, np.ndarray):
+            array = array.detach().cpu()
+            array = (array.float() if array.is_floating_point() and array.dtype.itemsize < 4 else array).numpy()
         array = np.ascontiguousarray(array)
         total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         total.update(array.data if array.size else b"")

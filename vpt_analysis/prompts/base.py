@@ -62,6 +62,24 @@ class Prompt(nn.Module):
         return ()
 
 
+class TokenPrompt(Prompt):
+    """Mechanisms whose parameters are tokens alone: ``tokens`` (sets, P, d), with VPT's initialisation and dropout."""
+
+    def __init__(self, config: ViTConfig, length: int, dropout: float = 0.0):
+        super().__init__(config, length, dropout=dropout)
+        self.tokens = nn.Parameter(torch.empty(self.sets(config), length, config.width))
+        self.dropout = checked_dropout(dropout)
+
+    def sets(self, config: ViTConfig) -> int:
+        """How many sets of P tokens there are."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        bound = official_bound(self.config)
+        self.tokens.uniform_(-bound, bound, generator=generator)
+
+
 def checked_dropout(rate: float) -> nn.Dropout:
     if not 0 <= rate < 1:
         raise ValueError(f"prompt dropout is {rate!r}; expected a share in [0, 1)")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import KeyGroup
 from ..vit import Block, ViTConfig
-from .base import Prompt, checked_dropout, official_bound, per_image
+from .base import TokenPrompt, per_image
 
 
-class VPTDeep(Prompt):
+class VPTDeep(TokenPrompt):
     r"""Learnable tokens :math:`p_\ell \in \mathbb R^{P\times d}` for every layer, whose outputs are thrown away.
 
     A prompt whose output is discarded acts on the content only as a key :math:`W_K \mathrm{LN}(p)+b_K` and a value
@@ -24,15 +23,8 @@ class VPTDeep(Prompt):
     name = "vpt-deep"
     experts = "static"
 
-    def __init__(self, config: ViTConfig, length: int, dropout: float = 0.0):
-        super().__init__(config, length, dropout=dropout)
-        self.tokens = nn.Parameter(torch.empty(config.depth, length, config.width))
-        self.dropout = checked_dropout(dropout)
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        bound = official_bound(self.config)
-        self.tokens.uniform_(-bound, bound, generator=generator)
+    def sets(self, config: ViTConfig) -> int:
+        return config.depth
 
     def forward(
         self, layer: int, block: Block, x: Tensor, riders: Tensor | None

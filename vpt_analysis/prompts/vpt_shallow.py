@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import KeyGroup
 from ..vit import Block, ViTConfig
-from .base import Prompt, checked_dropout, official_bound, per_image
+from .base import TokenPrompt, per_image
 
 
-class VPTShallow(Prompt):
+class VPTShallow(TokenPrompt):
     r"""Learnable tokens :math:`p \in \mathbb R^{P\times d}` beside the content tokens of the first layer.
 
     The experts of layer 1 are static, :math:`W_V \mathrm{LN}(p)`; from layer 2 on they are what the prompts have become
@@ -23,15 +22,8 @@ class VPTShallow(Prompt):
     name = "vpt-shallow"
     experts = "propagated"
 
-    def __init__(self, config: ViTConfig, length: int, dropout: float = 0.0):
-        super().__init__(config, length, dropout=dropout)
-        self.tokens = nn.Parameter(torch.empty(1, length, config.width))
-        self.dropout = checked_dropout(dropout)
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        bound = official_bound(self.config)
-        self.tokens.uniform_(-bound, bound, generator=generator)
+    def sets(self, config: ViTConfig) -> int:
+        return 1
 
     def forward(
         self, layer: int, block: Block, x: Tensor, riders: Tensor | None
