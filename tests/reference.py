@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 import vpt_analysis as va
 from vpt_analysis.attention import KeyGroup
-from vpt_analysis.prompts import Prompt
+from vpt_analysis.prompts import Prompt, registry
 
 WEIGHTS = Path(va.__file__).parent / "weights" / "vit-micro.safetensors"
-MECHANISMS = ("vpt-shallow", "vpt-deep", "vapt-released")
-STATIC = ("vpt-deep",)
+MECHANISMS = tuple(va.prompts.names())
+STATIC = tuple(name for name in MECHANISMS if registry.MECHANISMS[name].experts == "static")
 
 
 def scatter(module: nn.Module, seed: int, std: float = 0.2) -> nn.Module:
