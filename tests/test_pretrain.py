@@ -80,6 +80,21 @@ def test_an_interrupted_run_ends_in_the_same_bits(packed_file, tmp_path, monkeyp
     assert whole == parts
 
 
+def test_a_second_run_starts_where_the_first_stopped(packed_file, tmp_path):
+    first = pretrain(packed_file, tmp_path / "a", dataclasses.replace(TINY, stop=4))
+    second = pretrain(packed_file, tmp_path / "b", dataclasses.replace(TINY, lr=0.0, stop=1), start=tmp_path / "a")
+    assert len(first["log"]) == 1 and first["start"] is None and second["start"] == json.loads(json.dumps(first))
+    assert "--start START" in second["command"] and second["top1"] == first["top1"]
+    a, b = (va.load_backbone(tmp_path / d / "vit.safetensors", dtype=torch.float32) for d in "ab")
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    with pytest.raises(FileNotFoundError):
+        pretrain(packed_file, tmp_path / "c", TINY, start=tmp_path / "none")
+    backbones = va.VisionTransformer(va.ViTConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2, classes=2))
+    va.backbones.save(backbones, tmp_path / "a" / "vit.safetensors")
+    with pytest.raises(ValueError, match="width=16.*expected.*width=32"):
+        pretrain(packed_file, tmp_path / "c", TINY, start=tmp_path / "a")
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(packed_file, tmp_path):
     short = dataclasses.replace(TINY, epochs=1, early_epochs=1)
     pretrain(packed_file, tmp_path, short)

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "pretrain", "train the bundled backbone again", PRETRAIN, pretrain)
     p.add_argument("--data", required=True, type=Path, help="packed images (.npz)")
     p.add_argument("--out", required=True, type=Path, help="folder for weights and log; a run resumes in it")
+    p.add_argument("--start", type=Path, metavar="DIR", help="begin with the weights of an earlier run's folder")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     p.complete = _recipe_flags
 
@@ -93,11 +94,12 @@ def _recipe_flags(p: argparse.ArgumentParser) -> None:
     from .pretrain import Recipe
 
     group = p.add_argument_group("recipe")
-    numbers = [f for f in fields(Recipe) if isinstance(f.default, int | float)]
-    for f in numbers:
-        flag = "--" + f.name.replace("_", "-")
-        group.add_argument(flag, type=type(f.default), default=f.default, metavar="N", help=f"default: {f.default}")
-    p.set_defaults(recipe_flags=tuple(f.name for f in numbers))
+    for f in fields(Recipe):
+        flag, several = "--" + f.name.replace("_", "-"), isinstance(f.default, tuple)
+        kind, shown = (float, " ".join(map(str, f.default))) if several else (type(f.default), f.default)
+        count = {"nargs": len(f.default)} if several else {}
+        group.add_argument(flag, type=kind, default=f.default, metavar="N", help=f"default: {shown}", **count)
+    p.set_defaults(recipe_flags=tuple(f.name for f in fields(Recipe)))
 
 
 def figures(args: argparse.Namespace) -> int:
@@ -121,8 +123,9 @@ def pretrain(args: argparse.Namespace) -> int:
     from .pretrain import Recipe
     from .pretrain import pretrain as train
 
-    recipe = Recipe(**{name: getattr(args, name) for name in args.recipe_flags})
-    card = train(args.data, args.out, recipe, args.device)
+    given = {name: getattr(args, name) for name in args.recipe_flags}
+    recipe = Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    card = train(args.data, args.out, recipe, args.device, args.start)
     print(f"top-1 {card['top1']:.3f} on the test split; weights and model card in {args.out}")
     return OK
 

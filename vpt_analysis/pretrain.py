@@ -44,6 +44,7 @@ class Recipe:
     crop_scale: tuple[float, float] = (0.4, 1.0)
     clip: float = 1.0
     seed: int = 0
+    stop: int = 0  # end after so many steps, before the schedule does
     limit: int = 0  # use only the first images of each split; for tests and rehearsals
 
 
@@ -80,11 +81,18 @@ def optimiser(vit: VisionTransformer, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
 
 
-def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), device: str = "cpu") -> dict:
+def pretrain(
+    data: str | Path,
+    out: str | Path,
+    recipe: Recipe = Recipe(),
+    device: str = "cpu",
+    start: str | Path | None = None,
+) -> dict:
     """Train, resuming from ``out/checkpoint.pt`` where it lies; write weights, log and model card into ``out``.
 
-    ``data``: a packed npz with splits "train" and "test". Returns the model card, also written to ``out/card.json``:
-    recipe, accuracy on the test split, minutes, digests of data and weights, log. The weights are
+    ``data``: a packed npz with splits "train" and "test". ``start``: the ``out`` of an earlier run, whose weights this
+    one begins with instead of random ones; its card becomes part of this one's. Returns the model card, also written to
+    ``out/card.json``: recipe, accuracy on the test split, minutes, digests of data and weights, log. The weights are
     ``out/vit.safetensors`` (float16); ``out/log.jsonl`` grows by a line an epoch.
     """
     out = Path(out)
@@ -92,12 +100,14 @@ def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), devic
     per_epoch = len(train.labels) // recipe.batch
     if per_epoch == 0:
         raise ValueError(f"{len(train.labels)} training images do not fill one batch of {recipe.batch}")
-    vit = VisionTransformer(micro_config(len(train.class_names)), seed=recipe.seed).to(device)
+    vit, start_card = _begin(micro_config(len(train.class_names)), recipe.seed, start)
+    vit.to(device)
     test_pixels, test_labels = test.normalised(vit.config).to(device), test.labels.to(device)
     opt = optimiser(vit, recipe)
     state = _restore(out / "checkpoint.pt", vit, opt, recipe)
     total, started = per_epoch * recipe.epochs, time.monotonic() - state["seconds"]
-    for step in progress(range(state["step"], total), "pretrain", total, done=state["step"]):
+    last = min(recipe.stop or total, total)
+    for step in progress(range(state["step"], last), "pretrain", last, done=state["step"]):
         epoch, position = divmod(step, per_epoch)
         x, y = _batch(train, vit.config, recipe, epoch, position, step)
         for group in opt.param_groups:
@@ -114,14 +124,24 @@ def pretrain(data: str | Path, out: str | Path, recipe: Recipe = Recipe(), devic
             minutes = round((time.monotonic() - started) / 60, 2)
             state["log"].append({"epoch": epoch + 1, "loss": state["loss"], "top1": top1, "minutes": minutes})
             state["loss"] = 0.0
-        if end_of_epoch or step % 200 == 199:
+        if end_of_epoch or step % 200 == 199 or step + 1 == last:
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
             _save(out, vit, opt, state, recipe)
     backbones.save(vit.half(), out / "vit.safetensors")
     top1 = accuracy(vit.float(), None, vit.head, test_pixels, test_labels)
-    card = _card(out / "vit.safetensors", data, vit, recipe, state, top1, device)
+    card = _card(out / "vit.safetensors", data, vit, recipe, state, top1, device, start_card)
     write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
     return card
+
+
+def _begin(config: ViTConfig, seed: int, start: str | Path | None) -> tuple[VisionTransformer, dict | None]:
+    """A model with random weights, or with those of an earlier run and that run's card."""
+    if start is None:
+        return VisionTransformer(config, seed=seed), None
+    vit = backbones.load_backbone(Path(start) / "vit.safetensors", dtype=torch.float32)
+    if vit.config != config:
+        raise ValueError(f"{start} holds {vit.config}; expected {config}")
+    return vit, json.loads((Path(start) / "card.json").read_text(encoding="utf-8"))
 
 
 def _batch(
@@ -160,10 +180,18 @@ def _save(out: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, state: 
 
 
 def _card(
-    weights: Path, data: str | Path, vit: VisionTransformer, recipe: Recipe, state: dict, top1: float, device: str
+    weights: Path,
+    data: str | Path,
+    vit: VisionTransformer,
+    recipe: Recipe,
+    state: dict,
+    top1: float,
+    device: str,
+    start: dict | None,
 ) -> dict:
+    begun = " --start START" if start else ""
     return {
-        "command": f"vpt-analysis pretrain --data {Path(data).name} --out DIR" + _flags(recipe),
+        "command": f"vpt-analysis pretrain --data {Path(data).name} --out DIR{begun}{_flags(recipe)}",
         "config": vit.config.to_dict(),
         "parameters": parameter_count(vit),
         "top1": top1,
@@ -175,13 +203,15 @@ def _card(
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "log": state["log"],
+        "start": start,
     }
 
 
 def _flags(recipe: Recipe) -> str:
     """The command's flags for what differs from the standard recipe."""
     changed = {k: v for k, v in asdict(recipe).items() if v != getattr(Recipe(), k)}
-    return "".join(f" --{k.replace('_', '-')} {v}" for k, v in changed.items())
+    words = {k: " ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in changed.items()}
+    return "".join(f" --{k.replace('_', '-')} {v}" for k, v in words.items())
 
 
 def _seeded(*parts: int) -> torch.Generator:
