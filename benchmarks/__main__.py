@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, prefix_form, splitting
+from benchmarks import imports, prefix_form, quick_figures, splitting
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
 
-SUITES = {"split": splitting, "prefix": prefix_form, "imports": imports}
+SUITES = {"split": splitting, "prefix": prefix_form, "imports": imports, "figures": quick_figures}
 COLUMNS = {
-    "shape": 14, "batch": 6, "tokens": 7, "prompts": 8, "compared": 31, "time": 18, "memory": 7, "ours": 17, "other": 17
+    "shape": 14, "batch": 6, "tokens": 7, "prompts": 8, "compared": 35, "time": 18, "memory": 7, "ours": 17, "other": 17
 }  # fmt: skip
 
 
@@ -34,9 +34,10 @@ def main() -> None:
     results = []
     for dtype in dtypes:
         for name in args.names or SUITES:
-            print(
-                f"\n{name}, {where}, {str(dtype).removeprefix('torch.')}: medians of {args.repeats} interleaved repeats"
-            )
+            if dtype != dtypes[0] and name in ("imports", "figures"):
+                continue  # nothing in them depends on the dtype
+            kind = str(dtype).removeprefix("torch.")
+            print(f"\n{name}, {where}, {kind}: medians of {args.repeats} interleaved repeats")
             print(SUITES[name].TARGETS)
             print("".join(f"{column:<{width}}" for column, width in COLUMNS.items()))
             for row in SUITES[name].measure(args.repeats, dtype, device):

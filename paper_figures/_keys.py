@@ -19,6 +19,7 @@ from types import ModuleType
 import vpt_analysis
 from vpt_analysis.storage import digest_file
 
+HERE = Path(__file__).parent
 SHOWS_ONLY = {"cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py"}
 NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs"}
 COMPUTES_WITH = ("torch", "numpy", "scikit-learn", "pillow")
@@ -73,11 +74,15 @@ def input_digests(inputs: Mapping[str, Path]) -> dict[str, str]:
 
 def part_key(module: ModuleType, part: dict, inputs: Mapping[str, str]) -> str:
     versions = {name: metadata.version(name) for name in COMPUTES_WITH}
-    return digest([module.__name__, part, dict(inputs), package_code(), figure_code(module, False), versions])
+    code = [package_code(), figure_code(module, False), frame_code("_inputs.py", "_compute.py")]
+    return digest([module.__name__, part, dict(inputs), code, versions])
 
 
 def picture_key(module: ModuleType, arrays_key: object) -> str:
     """``arrays_key``: whatever names the arrays, such as the list of their parts' keys."""
-    here = Path(__file__).parent
-    frame = [digest_file(here / name) for name in ("_picture.py",)]
-    return digest([arrays_key, figure_code(module, True), drawing_code(), frame])
+    return digest([arrays_key, figure_code(module, True), drawing_code(), frame_code("_picture.py")])
+
+
+def frame_code(*names: str) -> list[str]:
+    """Digests of files beside this one that a result passes through."""
+    return [digest_file(HERE / name) for name in names]

@@ -55,13 +55,13 @@ def write(out: Path) -> None:
     page = PAGE.format(links=links, figures="\n".join(_figure(r) for r in records))
     path = out / "index.html"
     if not (path.exists() and path.read_text(encoding="utf-8") == page):
-        from vpt_analysis.storage import write_text  # needs torch: only when there is something to write
+        from vpt_analysis.storage import write_text
 
         write_text(path, page)
 
 
 def _figure(record: dict) -> str:
-    made = record["computed_with"]
+    made = record["collected_with"]
     paragraphs = "\n".join(f"<p>{escape(p)}</p>" for p in record["caption"].split("\n\n"))
     return FIGURE.format(
         name=record["name"],

@@ -99,7 +99,7 @@ def one(name: str, tier: str, out: Path, commit: bool, committed: Path, jobs: in
         "config": plan.config,
         "seeds": plan.config.get("seeds", []),
         "inputs": plan.inputs,
-        "computed_with": plan.provenance,
+        "collected_with": plan.provenance,
         "drawn_with": provenance(),
         "key": key,
         "files": files,
@@ -130,8 +130,8 @@ class Committed:
 
     def __init__(self, module: ModuleType, name: str, folder: Path):
         self._arrays, record = _arrays.committed(name, folder)
-        self.config, self.inputs, self.provenance = record["config"], record["inputs"], record["computed_with"]
-        self.key = _keys.digest_file(folder / f"{name}.npz")
+        self.config, self.inputs, self.provenance = record["config"], record["inputs"], record["collected_with"]
+        self.key = [_keys.digest_file(folder / f"{name}{suffix}") for suffix in (".npz", ".json")]
 
     def arrays(self, jobs: int) -> dict[str, np.ndarray]:
         return self._arrays
@@ -139,7 +139,7 @@ class Committed:
 
 def store(name: str, arrays: dict[str, np.ndarray], plan: Computed, folder: Path) -> None:
     _arrays.write(folder / f"{name}.npz", arrays)
-    record = {"config": plan.config, "inputs": plan.inputs, "computed_with": plan.provenance}
+    record = {"config": plan.config, "inputs": plan.inputs, "collected_with": plan.provenance}
     _picture.write_record(folder / f"{name}.json", record)
 
 

@@ -76,14 +76,6 @@ def data_dir() -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    path = shared("VPT_ANALYSIS_GOLDEN", "golden")
-    if path is None:
-        pytest.skip("no golden files: set VPT_ANALYSIS_GOLDEN to their folder")
-    return path
-
-
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
 def problem(batch, heads, queries, content, prompts, width, scale, dtype, seed, shared=True):
-    """Queries, keys and values whose scores have standard deviation ``scale``/2.5, clipped to ±``scale``."""
+    """Queries, keys and values, scaled so that the largest score of content and prompts is ±``scale``."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(b, n):

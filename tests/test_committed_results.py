@@ -20,7 +20,7 @@ def test_results_are_complete_and_belong_to_the_shipped_weights(name):
     assert {key.split("/")[0] for key in arrays} == parts
     assert all(np.isfinite(a).all() for a in arrays.values())
     assert record["inputs"]["weights"] == digest_file(_inputs.backbone(record["config"]["backbone"]))
-    made = record["computed_with"]
+    made = record["collected_with"]
     assert made["commit"] and made["versions"]["torch"]
 
 

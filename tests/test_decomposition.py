@@ -8,15 +8,16 @@ import pytest
 import torch
 
 import vpt_analysis as va
-from tests.reference import MECHANISMS, captured, random_images, random_prompt, random_vit
+from tests.reference import MECHANISMS, FixedKeys, backbone, captured, random_images, random_prompt, random_vit
 from vpt_analysis import attention, decomposition
 
 EVERYTHING = ("mass", "energy", "terms", "output", "gates", "prompt")
 
 
+@pytest.mark.parametrize("weights", ["random", "real"])
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_fused_and_naive_agree_in_every_field(name, dtype):
-    vit = random_vit(dtype, registers=2)
+def test_fused_and_naive_agree_in_every_field(weights, name, dtype):
+    vit = random_vit(dtype, registers=2) if weights == "random" else backbone("real", dtype)
     images, prompt = random_images(vit), random_prompt(vit, name, 7)
     bound = 1e-11 if dtype == torch.float64 else 2e-4
     with torch.no_grad():
@@ -113,6 +114,47 @@ def test_the_naive_path_has_gradients_and_the_fused_has_none():
     va.decompose(vit, images, prompt, path="naive", keep=("mass",)).mass.sum().backward()
     assert prompt.tokens.grad.abs().max() > 0
     assert not va.decompose(vit, images, prompt).mass.requires_grad
+
+
+def test_a_closed_separate_gate_has_finite_gradients():
+    """α = 0 is where zero-initialised attention starts."""
+    vit = random_vit()
+    alpha = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    key, value = torch.randn(2, 1, 3, 4, 8, dtype=torch.float64).unbind(0)
+    prompt = FixedKeys(vit.config, key, value, combine=attention.Separate(alpha))
+    s = va.decompose(vit, random_images(vit), prompt, layers=[1], path="naive", keep=("prompt",))[0]
+    s.prompt_gates.sum().backward()
+    assert torch.isfinite(alpha.grad) and alpha.grad != 0
+
+
+def test_what_the_fused_path_keeps_needs_no_gradient():
+    vit = random_vit()
+    s = va.decompose(vit, random_images(vit), random_prompt(vit, "vpt-deep", 5), keep=EVERYTHING)[0]
+    assert not s.residual_stream("prompt").requires_grad and not any(t.requires_grad for t in tensors(s))
+
+
+def test_a_prompt_that_drops_out_is_refused():
+    vit = random_vit()
+    prompt = random_prompt(vit, "vpt-deep", 2, dropout=0.5)
+    va.decompose(vit, random_images(vit), prompt)
+    with pytest.raises(ValueError, match="in training mode with dropout.*prompt.eval"):
+        va.decompose(vit, random_images(vit), prompt.train())
+
+
+@pytest.mark.parametrize("prompt", ["vpt-deep", torch.zeros(3)])
+def test_things_that_are_no_prompt_or_no_backbone(prompt):
+    vit = random_vit()
+    with pytest.raises(TypeError, match="prompt is .*; expected a prompt: prompts.create"):
+        va.decompose(vit, random_images(vit), prompt)
+    with pytest.raises(TypeError, match="vit is Linear; expected a VisionTransformer: load it with load_backbone"):
+        va.decompose(torch.nn.Linear(2, 2), random_images(vit))
+
+
+def test_a_combine_rule_is_known_by_its_kind():
+    vit = random_vit()
+    key, value = torch.randn(2, 1, 3, 4, 8, dtype=torch.float64).unbind(0)
+    a, b = (FixedKeys(vit.config, key, value, combine=c) for c in (attention.joint, attention.Joint()))
+    assert torch.equal(vit(random_images(vit), a), vit(random_images(vit), b))
 
 
 @pytest.mark.parametrize("check", ["sample", "full"])

@@ -20,7 +20,7 @@ from vpt_analysis import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SOURCE = '''
+SOURCE = """
 import json, os
 from pathlib import Path
 import numpy as np
@@ -57,7 +57,7 @@ def draw(arrays, config):
     ax.set(xlabel="step (count)", ylabel="value (nat)")
     ax.legend()
     return figure
-'''
+"""
 
 
 class Fake:
@@ -128,8 +128,8 @@ def test_record_says_what_the_figure_was_made_with(fake):
     assert record["title"] == "A <fake> figure" and record["tier"] == "quick" and record["seeds"] == [0, 1]
     assert record["config"]["size"] == 3
     assert record["inputs"] == {"weights": _keys.digest_file(fake.folder / "weights.bin")}
-    assert {"python", "torch", "numpy", "matplotlib", "vpt-analysis"} <= set(record["computed_with"]["versions"])
-    assert {"commit", "dirty", "platform"} <= set(record["computed_with"])
+    assert {"python", "torch", "numpy", "matplotlib", "vpt-analysis"} <= set(record["collected_with"]["versions"])
+    assert {"commit", "dirty", "platform"} <= set(record["collected_with"])
     assert record["files"] == {f: _keys.digest_file(fake.out / f) for f in ("fake.pdf", "fake.png")}
 
 
@@ -162,6 +162,15 @@ def test_a_comment_in_the_module_computes_nothing(fake):
 def test_changed_computation_computes_again(fake):
     fake.run()
     fake.replace('default_rng(part["seed"])', 'default_rng(part["seed"] + 1)')
+    fake.run()
+    assert fake.computed == ["seed0", "seed1"] * 2
+
+
+def test_changed_training_code_computes_again(fake, tmp_path, monkeypatch):
+    fake.run()
+    for file in _keys.HERE.glob("_*.py"):
+        (tmp_path / file.name).write_text(file.read_text() + ("\n# changed\n" if file.name == "_inputs.py" else ""))
+    monkeypatch.setattr(_keys, "HERE", tmp_path)
     fake.run()
     assert fake.computed == ["seed0", "seed1"] * 2
 
@@ -255,7 +264,7 @@ def test_committed_tier_draws_stored_results_without_computing(fake, capsys):
     assert fake.run(tier="committed") == 0
     assert fake.computed == computed and fake.record["tier"] == "committed"
     assert fake.record["config"]["size"] == 5  # the full tier's
-    assert fake.record["computed_with"]["versions"]["numpy"] == np.__version__
+    assert fake.record["collected_with"]["versions"]["numpy"] == np.__version__
     assert fake.run(tier="committed") == 0
     assert "up to date (committed tier" in capsys.readouterr().out
 

@@ -102,6 +102,18 @@ def test_a_checkpoint_of_another_recipe_is_refused(packed_file, tmp_path):
         pretrain(packed_file, tmp_path, dataclasses.replace(short, lr=1.0))
 
 
+@pytest.mark.parametrize("change", [{"batch": 0}, {"epochs": -1}, {"lr": -1.0}, {"lr": float("nan")}])
+def test_impossible_recipes(change):
+    with pytest.raises(ValueError, match="expected at least"):
+        Recipe(**change)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
+def test_an_accelerator_that_is_not_there(packed_file, tmp_path):
+    with pytest.raises(ValueError, match="no CUDA here; use 'cpu'"):
+        pretrain(packed_file, tmp_path, TINY, device="cuda")
+
+
 def test_too_few_images_for_a_batch(packed_file, tmp_path):
     with pytest.raises(ValueError, match="48 training images do not fill one batch of 64"):
         pretrain(packed_file, tmp_path, Recipe(batch=64))
@@ -143,7 +155,7 @@ def test_the_shipped_weights_are_those_of_their_card():
 def test_the_shipped_weights_reach_the_accuracy_of_their_card(data_dir):
     """A tenth of the test split; the interval is four standard errors."""
     card = json.loads(WEIGHTS.with_suffix(".json").read_text())
-    vit, test = va.load_backbone("vit-micro"), va.data.load("tinyimagenet32", "test", root=data_dir)
+    vit, test = va.load_backbone("vit-micro"), va.data.packed(data_dir / "tinyimagenet32.npz", "test")
     part = test.subset(n=1000, seed=0)
     top1 = accuracy(vit, None, vit.head, part.normalised(vit.config), part.labels)
     assert abs(top1 - card["top1"]) <= 4 * (0.25 / 1000) ** 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -18,9 +20,10 @@ from tests.reference import (
     random_vit,
 )  # fmt: skip
 from vpt_analysis import moe
-from vpt_analysis.attention import Separate, attend, split
+from vpt_analysis.attention import Separate, attend, groups, scores, split
 
 both_weights = pytest.mark.parametrize("weights", ["random", "real"])
+both_paths = pytest.mark.parametrize("path", ["fused", "naive"])
 every_mechanism = pytest.mark.parametrize("name", MECHANISMS)
 
 
@@ -31,7 +34,7 @@ def per_head(error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @both_weights
 @every_mechanism
-@pytest.mark.parametrize("path", ["fused", "naive"])
+@both_paths
 @pytest.mark.parametrize("length", [0, 1, 10, 200])
 def test_T1_the_terms_add_up_to_plain_attention(weights, name, path, length):
     vit = backbone(weights)
@@ -45,11 +48,12 @@ def test_T1_the_terms_add_up_to_plain_attention(weights, name, path, length):
         assert s.residual <= 1e-12
 
 
+@both_weights
 @every_mechanism
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("length", [1, 10, 200])
-def test_T1_in_lower_precision(name, dtype, bound, length):
-    vit = random_vit(dtype)
+def test_T1_in_lower_precision(weights, name, dtype, bound, length):
+    vit = backbone(weights, dtype)
     images, prompt = random_images(vit, 2), random_prompt(vit, name, length)
     for path in ("fused", "naive"):
         assert va.decompose(vit, images, prompt, path=path, check="full").residual <= bound
@@ -57,15 +61,20 @@ def test_T1_in_lower_precision(name, dtype, bound, length):
 
 @both_weights
 @every_mechanism
-def test_T2_the_content_pattern_is_unchanged_but_for_its_factor(weights, name):
+@both_paths
+def test_T2_the_content_pattern_is_unchanged_but_for_its_factor(weights, name, path):
+    """The gates are those of one softmax over all keys; its content part, renormalised, is the prompt-free pattern."""
     vit = backbone(weights)
     n, images, prompt = vit.config.tokens, random_images(vit, 2), random_prompt(vit, name, 7)
-    splits = va.decompose(vit, images, prompt, keep=("gates", "mass"))
-    for (query, key, *_), s in zip(captured(vit, images, prompt), splits, strict=True):
-        pattern = torch.softmax(query[:, :, :n] @ key[:, :, :n].mT * vit.config.head_width**-0.5, dim=-1)
-        renormalised = s.content_gates / s.content_gates.sum(-1, keepdim=True)
-        assert (renormalised - pattern).abs().max() <= 1e-12
-        assert (s.content_gates.sum(-1) - (1 - s.mass)).abs().max() <= 1e-12
+    splits = va.decompose(vit, images, prompt, path=path, keep=("gates", "mass"))
+    for (query, key, value, extra, _), s in zip(captured(vit, images, prompt), splits, strict=True):
+        content, _, group = groups(key, value, n, extra)
+        s_content, s_prompt = (scores(query[:, :, :n], k) for k in (content, group.key))
+        joint = torch.softmax(torch.cat([s_content, s_prompt], dim=-1), dim=-1)
+        assert (s.gates - joint).abs().max() <= 1e-12
+        factor = joint[..., :n].sum(-1)
+        assert (factor - (1 - s.mass)).abs().max() <= 1e-12
+        assert (joint[..., :n] / factor[..., None] - torch.softmax(s_content, dim=-1)).abs().max() <= 1e-12
 
 
 @both_weights
@@ -113,8 +122,9 @@ def test_T5_tokens_and_prefix_give_equal_outputs_and_gradients(weights, length):
     assert (deep.tokens.grad - tokens.tokens.grad).norm() / tokens.tokens.grad.norm() <= 1e-10
 
 
-def test_T6_rescaled_prompts_change_nothing_without_eps():
-    vit = random_vit(eps=0.0)
+@both_weights
+def test_T6_rescaled_prompts_change_nothing_without_eps(weights):
+    vit = with_eps(backbone(weights), 0.0)
     images, prompt = random_images(vit), random_prompt(vit, "vpt-deep", 5)
     before = vit(images, prompt)
     for factor in (1e-3, 7.0, 1e4):
@@ -123,14 +133,23 @@ def test_T6_rescaled_prompts_change_nothing_without_eps():
         assert (vit(images, scaled) - before).norm() / before.norm() <= 1e-12
 
 
+@both_weights
+@pytest.mark.parametrize("eps", [1e-6, 1e-2])
 @pytest.mark.parametrize("factor", [0.01, 0.5, 10.0])
-def test_T6_eps_scales_the_normalised_prompt_by_the_stated_factor(factor):
-    vit = random_vit(eps=1e-2)
-    ln, p = vit.blocks[0].ln1, random_prompt(vit, "vpt-deep", 5).tokens[0]
-    variance = p.var(-1, unbiased=False, keepdim=True)
-    ratio = ((variance + ln.eps) / (variance + ln.eps / factor**2)).sqrt()
-    scaled, plain = ln(factor * p) - ln.bias, ln(p) - ln.bias
-    assert (scaled - ratio * plain).norm() / plain.norm() <= 1e-12
+def test_T6_eps_scales_the_normalised_prompt_by_the_stated_factor(weights, eps, factor):
+    vit = with_eps(backbone(weights), eps)
+    for block, p in zip(vit.blocks, random_prompt(vit, "vpt-deep", 5).tokens, strict=True):
+        variance = p.var(-1, unbiased=False, keepdim=True)
+        ratio = ((variance + eps) / (variance + eps / factor**2)).sqrt()
+        scaled, plain = block.ln1(factor * p) - block.ln1.bias, block.ln1(p) - block.ln1.bias
+        assert (scaled - ratio * plain).norm() / plain.norm() <= 1e-12
+
+
+def with_eps(vit: va.VisionTransformer, eps: float) -> va.VisionTransformer:
+    """The same weights with another eps in every LayerNorm."""
+    other = va.VisionTransformer(dataclasses.replace(vit.config, eps=eps)).double()
+    other.load_state_dict(vit.state_dict())
+    return other
 
 
 @both_weights
@@ -161,25 +180,28 @@ def test_T8_shares_sum_to_one_and_static_experts_have_none(weights, name, querie
 
 
 @both_weights
-def test_T10_inputs_with_a_common_query_token_share_the_prompt_output(weights):
+@both_paths
+def test_T10_inputs_with_a_common_query_token_share_the_prompt_output(weights, path):
     vit = backbone(weights)
-    block, prompt = vit.blocks[1], random_prompt(vit, "vpt-deep", 5)
+    prompt = random_prompt(vit, "vpt-deep", 5)
     tokens = torch.randn(2, 9, vit.config.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tokens[1, 0] = tokens[0, 0]
-    with torch.no_grad():
-        _, extra = prompt(1, block, tokens, None)
-        part = split(*block.attention.project(block.ln1(tokens)), 9, extra)
-    output = part.prompt_term[:, :, 0] / part.prompt_weight[:, :, 0, None]
-    assert (output[0] - output[1]).norm() / output[0].norm() <= 1e-12
-    assert (part.prompt_weight[0, :, 0] - part.prompt_weight[1, :, 0]).abs().min() > 1e-9
+    for layer, block in enumerate(vit.blocks):
+        with torch.no_grad():
+            _, extra = prompt(layer, block, tokens, None)
+            part = split(*block.attention.project(block.ln1(tokens)), 9, extra, path)
+        output = part.prompt_term[:, :, 0] / part.prompt_weight[:, :, 0, None]
+        assert (output[0] - output[1]).norm() / output[0].norm() <= 1e-12
+        assert (part.prompt_weight[0, :, 0] - part.prompt_weight[1, :, 0]).abs().min() > 1e-9
 
 
 @both_weights
 @every_mechanism
-def test_T11_gates_are_a_distribution_over_all_experts_whose_mixture_is_the_output(weights, name):
+@both_paths
+def test_T11_gates_are_a_distribution_over_all_experts_whose_mixture_is_the_output(weights, name, path):
     vit = backbone(weights)
     images, prompt = random_images(vit, 2), random_prompt(vit, name, 10)
-    for s in va.decompose(vit, images, prompt, keep=("gates", "output")):
+    for s in va.decompose(vit, images, prompt, path=path, keep=("gates", "output")):
         gates, experts = s.gates, s.experts
         assert gates.shape[-1] == vit.config.tokens + 10 == experts.shape[2]
         assert gates.min() >= 0

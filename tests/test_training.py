@@ -34,11 +34,12 @@ def test_it_learns_and_nothing_frozen_moves(name):
     assert any(not torch.equal(start[k], v) for k, v in prompt.state_dict().items())
 
 
-def test_same_seed_same_bits():
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_same_seed_same_bits(dropout):
     vit = random_vit(torch.float32)
     runs = []
     for seed in (0, 0, 1):
-        prompt = va.prompts.create("vpt-deep", vit.config, 4)
+        prompt = va.prompts.create("vpt-deep", vit.config, 4, dropout=dropout)
         runs.append((train_prompt(vit, prompt, *task(vit), steps=10, seed=seed).losses, prompt.tokens.detach()))
     assert np.array_equal(runs[0][0], runs[1][0]) and torch.equal(runs[0][1], runs[1][1])
     assert not np.array_equal(runs[0][0], runs[2][0])
@@ -58,10 +59,13 @@ def test_batches_visit_every_image_equally_often():
         ({"labels": torch.tensor([0, 1, 2, 3]), "classes": 3}, r"labels lie in \[0, 3\]; expected \[0, 2\]"),
         ({"labels": torch.tensor([0, -1, 0, 1])}, r"labels lie in \[-1, 1\]; expected \[0, 1\]"),
         ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"batch": 0}, "batch is 0; expected at least 1"),
+        ({"labels": torch.zeros(4)}, "labels are torch.float32; expected a tensor of torch.int64"),
+        ({"labels": [0, 1, 0, 1]}, "labels are list; expected a tensor"),
     ],
 )
 def test_refused(change, message):
     vit = random_vit(torch.float32)
     arguments = {"images": torch.zeros(4, 3, 32, 32), "labels": torch.tensor([0, 1, 0, 1]), "steps": 1} | change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         train_prompt(vit, va.prompts.create("vpt-deep", vit.config, 2), **arguments)

@@ -125,7 +125,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, extra: KeyGroup | None = N
     """
     if extra is None or extra.key.shape[2] == 0:
         return F.scaled_dot_product_attention(query, key, value)
-    if extra.combine is joint and extra.score is None:
+    if isinstance(extra.combine, Joint) and extra.score is None:
         batch = query.shape[0]
         key = torch.cat([key, extra.key.expand(batch, -1, -1, -1)], dim=2)  # (B, H, K+P, e)
         value = torch.cat([value, extra.value.expand(batch, -1, -1, -1)], dim=2)
@@ -146,7 +146,7 @@ def groups(key: Tensor, value: Tensor, n_content: int, extra: KeyGroup | None) -
         return content, content_value, KeyGroup(rider, rider_value)
     if rider.shape[2] == 0:
         return content, content_value, extra
-    if extra.score is not None or extra.combine is not joint:
+    if extra.score is not None or not isinstance(extra.combine, Joint):
         raise ValueError(
             "prompts that travel in the sequence join by one softmax; they cannot be mixed with extra keys that use "
             "another gate or combine rule. Give all prompts of this layer as extra keys and values."
@@ -223,7 +223,8 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         batch = query.shape[0]
         key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
-        if fused_is_sound(query.device.type, query.dtype):
+        aligned = query.device.type == "cpu" or query.shape[-1] % 8 == 0  # CUDA's kernels read in blocks of 16 bytes
+        if aligned and fused_is_sound(query.device.type, query.dtype):
             return _kernel(query, key, value)
         return naive(query, key, value)
 

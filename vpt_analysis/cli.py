@@ -13,7 +13,9 @@ from dataclasses import fields
 from pathlib import Path
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-BAD_INPUT = (ValueError, TypeError, OSError)  # what the package raises for input it cannot use
+# What the package raises for input it cannot use: values, types, files, an extra that is not installed, and weights or
+# scores beyond the dtype (SplitError).
+BAD_INPUT = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
 
 FIGURES = """examples:
   vpt-analysis figures                          all figures, small sizes, into paper_figures/out

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import KeyGroup, Split, attend, groups, joint, scores, split, wide
+from .attention import Joint, KeyGroup, Split, attend, groups, scores, split, wide
 from .errors import unknown
 from .prompts.base import Prompt
 from .vit import VisionTransformer
@@ -130,6 +130,10 @@ def decompose(
     Theorem T1; He et al., ICLR 2022, eqs. 7-9.
     """
     keep = _checked_keep(keep)
+    if not isinstance(vit, VisionTransformer):
+        raise TypeError(f"vit is {type(vit).__name__}; expected a VisionTransformer: load it with load_backbone(model)")
+    if isinstance(prompt, torch.nn.Module) and _drops_out(prompt):
+        raise ValueError("the prompt is in training mode with dropout, so every call would differ; prompt.eval() first")
     if path not in ("fused", "naive"):
         raise unknown("path", path, ("fused", "naive"))
     if check not in ("sample", "full"):
@@ -153,7 +157,10 @@ def decompose(
                 )
             block = vit.blocks[layer]
             kept, output = _store(part, query, key, value, n, extra, keep)
-            found.append(LayerSplit(layer, residual, kept, block.attention.head_weights(), block.scale1))
+            weights, scale = block.attention.head_weights(), block.scale1
+            if path == "fused":
+                weights, scale = weights.detach(), None if scale is None else scale.detach()
+            found.append(LayerSplit(layer, residual, kept, weights, scale))
             return output
 
         return look
@@ -178,6 +185,11 @@ def _checked_keep(keep: Iterable[str]) -> tuple[str, ...]:
     return keep
 
 
+def _drops_out(prompt: torch.nn.Module) -> bool:
+    dropouts = (m for m in prompt.modules() if isinstance(m, torch.nn.Dropout | torch.nn.Dropout2d))
+    return any(m.training and m.p > 0 for m in dropouts)
+
+
 def _checked_layers(layers: Iterable[int] | None, depth: int) -> frozenset[int]:
     wanted = frozenset(range(depth) if layers is None else layers)
     bad = sorted(layer for layer in wanted if layer not in range(depth))
@@ -193,19 +205,16 @@ def _store(
     kept: dict[str, Tensor | Energy] = {}
     content, prompt = part.content_term[:, :, :n], part.prompt_term[:, :, :n]
     if "mass" in keep:
-        kept["mass"] = part.prompt_weight[:, :, :n]
+        kept["mass"] = part.prompt_weight[:, :, :n].contiguous()  # a view would keep the riders' rows alive
     if "energy" in keep:
         kept["energy"] = energy(content, prompt)
     if "gates" in keep or "prompt" in keep:
         k, v, group = groups(key, value, n, extra)
         q = query[:, :, :n]
-        prompt_scale = _log(part.prompt_weight) - part.prompt_lse
-        sign = part.prompt_weight.sign()[:, :, :n, None]
-        kept["prompt_gates"] = sign * torch.exp(scores(q, group.key, group.score) + prompt_scale[:, :, :n, None])
+        kept["prompt_gates"] = _gates(scores(q, group.key, group.score), part.prompt_lse, part.prompt_weight)
         kept["prompt_experts"] = group.value
         if "gates" in keep:
-            content_scale = _log(part.content_weight) - part.content_lse
-            kept["content_gates"] = torch.exp(scores(q, k) + content_scale[:, :, :n, None])
+            kept["content_gates"] = _gates(scores(q, k), part.content_lse, part.content_weight)
             kept["content_experts"] = v
     if "terms" in keep:
         kept["content_term"], kept["prompt_term"] = content, prompt
@@ -218,8 +227,10 @@ def _store(
     return kept, output
 
 
-def _log(weight: Tensor) -> Tensor:
-    return torch.log(weight.abs())
+def _gates(s: Tensor, lse: Tensor, weight: Tensor) -> Tensor:
+    """Attention weights of one group (B, H, N, K): its own softmax times the weight of its output in y."""
+    n = s.shape[2]
+    return weight[:, :, :n, None] * torch.exp(s - lse[:, :, :n, None])
 
 
 def energy(content: Tensor, prompt: Tensor) -> Energy:
@@ -255,7 +266,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, n: int, extra: KeyGroup | 
         return torch.softmax(scores(query, key), dim=-1) @ value
     k, v = extra.key.to(dtype), extra.value.to(dtype)
     s, s_extra = scores(query, key), scores(query, k, extra.score)
-    if extra.combine is joint:
+    if isinstance(extra.combine, Joint):
         gates = torch.softmax(torch.cat([s, s_extra], dim=-1), dim=-1)
         return gates[..., : s.shape[-1]] @ value + gates[..., s.shape[-1] :] @ v
     w_content, w_prompt = extra.combine(torch.logsumexp(s, -1), torch.logsumexp(s_extra, -1))

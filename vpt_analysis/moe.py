@@ -112,7 +112,9 @@ def adaptivity_spectrum(
     for layer, moments in _moments(vit, images, prompt, queries, layers, batch):
         uniform = np.full((1, len(images)), 1 / len(images))
         parts = moments.parts(uniform)[0]  # (H, 5)
-        boot = moments.parts(counts).sum(1)  # (resamples, 5), heads summed
+        few = max(1, 10_000_000 // (moments.M[0].size + moments.V[0].size))  # resamples at a time, within 100 MB
+        boot = [moments.parts(some).sum(1) for some in np.array_split(counts, -(-resamples // few))]
+        boot = np.concatenate(boot)  # (resamples, 5), heads summed
         intervals = np.quantile(boot[:, :4] / boot[:, 4:], [tail, 1 - tail], axis=0).T
         total, per_head = parts.sum(0), parts[:, :4] / parts[:, 4:]
         spectra.append(

@@ -47,6 +47,13 @@ class Recipe:
     stop: int = 0  # end after so many steps, before the schedule does
     limit: int = 0  # use only the first images of each split; for tests and rehearsals
 
+    def __post_init__(self):
+        least = {"epochs": 1, "early_epochs": 0, "early_size": 4, "batch": 1, "limit": 0, "stop": 0, "lr": 0, "clip": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not value >= bound:
+                raise ValueError(f"recipe: {name} is {value}; expected at least {bound}")
+
 
 def micro_config(classes: int) -> ViTConfig:
     return ViTConfig(
@@ -95,6 +102,8 @@ def pretrain(
     ``out/card.json``: recipe, accuracy on the test split, minutes, digests of data and weights, log. The weights are
     ``out/vit.safetensors`` (float16); ``out/log.jsonl`` grows by a line an epoch.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} asked for, and there is no CUDA here; use 'cpu'")
     out = Path(out)
     train, test = (packed(data, split, limit=recipe.limit) for split in ("train", "test"))
     per_epoch = len(train.labels) // recipe.batch
@@ -104,7 +113,8 @@ def pretrain(
     vit.to(device)
     test_pixels, test_labels = test.normalised(vit.config).to(device), test.labels.to(device)
     opt = optimiser(vit, recipe)
-    state = _restore(out / "checkpoint.pt", vit, opt, recipe)
+    identity = _identity(recipe, data, start_card)
+    state = _restore(out / "checkpoint.pt", vit, opt, identity)
     total, started = per_epoch * recipe.epochs, time.monotonic() - state["seconds"]
     last = min(recipe.stop or total, total)
     for step in progress(range(state["step"], last), "pretrain", last, done=state["step"]):
@@ -126,7 +136,7 @@ def pretrain(
             state["loss"] = 0.0
         if end_of_epoch or step % 200 == 199 or step + 1 == last:
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            _save(out, vit, opt, state, recipe)
+            _save(out, vit, opt, state, identity)
     backbones.save(vit.half(), out / "vit.safetensors")
     top1 = accuracy(vit.float(), None, vit.head, test_pixels, test_labels)
     card = _card(out / "vit.safetensors", data, vit, recipe, state, top1, device, start_card)
@@ -155,21 +165,27 @@ def _batch(
     return augment(images, size, recipe.crop_scale, _seeded(recipe.seed, 2, step)), train.labels[index]
 
 
-def _restore(path: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, recipe: Recipe) -> dict:
+def _identity(recipe: Recipe, data: str | Path, start: dict | None) -> str:
+    """What a checkpoint belongs to; a run resumes only with the same."""
+    began = start and start["weights_sha256"]
+    return json.dumps({"recipe": asdict(recipe), "data": digest_file(data), "start": began})
+
+
+def _restore(path: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, identity: str) -> dict:
     """State of an interrupted run, loaded into model and optimiser; or that of a new one."""
     if not path.exists():
         return {"step": 0, "seconds": 0.0, "log": [], "loss": 0.0}
     saved = torch.load(path, weights_only=True, map_location=vit.patch.weight.device)
-    if saved["recipe"] != json.dumps(asdict(recipe)):
-        raise ValueError(f"{path} belongs to a run with another recipe; choose another folder or remove the file")
+    if saved["identity"] != identity:
+        raise ValueError(f"{path} belongs to a run with another recipe, data or start; choose another folder")
     vit.load_state_dict(saved["vit"])
     opt.load_state_dict(saved["opt"])
     return saved["state"]
 
 
-def _save(out: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, state: dict, recipe: Recipe) -> None:
+def _save(out: Path, vit: VisionTransformer, opt: torch.optim.Optimizer, state: dict, identity: str) -> None:
     everything = {
-        "recipe": json.dumps(asdict(recipe)),
+        "identity": identity,
         "vit": vit.state_dict(),
         "opt": opt.state_dict(),
         "state": state,

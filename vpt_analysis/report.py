@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -26,7 +27,7 @@ def run(images: list[str], backbone: str, prompt: str, length: int, seed: int, o
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; --out names a folder")
     vit = load_backbone(backbone)
-    chosen = find_prompt(prompt, vit.config, length, seed)
+    chosen = find_prompt(prompt, vit.config, length, seed).to(vit.patch.weight).eval()
     chosen.check_fits(vit)
     found = pictures(images, size=vit.config.image_size)
     pixels = found.normalised(vit.config)
@@ -60,13 +61,17 @@ def unique(names: list[str]) -> list[str]:
 
     >>> unique(["cat", "dog", "cat"])
     ['cat-1', 'dog', 'cat-2']
+    >>> unique(["cat", "cat", "cat-1"])
+    ['cat-2', 'cat-3', 'cat-1']
     """
-    repeated = {name for name, n in Counter(names).items() if n > 1}
-    seen: Counter = Counter()
+    counts = Counter(names)
+    taken = {name for name, n in counts.items() if n == 1}
     numbered = []
     for name in names:
-        seen[name] += 1
-        numbered.append(f"{name}-{seen[name]}" if name in repeated else name)
+        if counts[name] > 1:
+            name = next(f"{name}-{i}" for i in itertools.count(1) if f"{name}-{i}" not in taken)
+            taken.add(name)
+        numbered.append(name)
     return numbered
 
 

@@ -58,8 +58,12 @@ def train_prompt(
     """
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels given; expected as many, and at least one")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected at least 1")
+    for name, value in (("steps", steps), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.long:
+        kind = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"labels are {kind}; expected a tensor of torch.int64")
     classes = classes or int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels lie in [{int(labels.min())}, {int(labels.max())}]; expected [0, {classes - 1}]")
@@ -72,7 +76,8 @@ def train_prompt(
     optimiser = torch.optim.AdamW([*prompt.parameters(), *head.parameters()], lr=lr, weight_decay=weight_decay)
     losses = np.zeros(steps)
     prompt.train()
-    with frozen(vit):
+    with frozen(vit), torch.random.fork_rng():
+        torch.manual_seed(seed)  # dropout draws from the global generator
         for step, index in enumerate(progress(batches(len(images), batch, steps, generator), label, steps)):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, steps, steps // 10, lr)
@@ -93,7 +98,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def batches(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """``steps`` index batches from seeded permutations of n; a batch never repeats an image unless size > n."""
+    """``steps`` index batches from seeded permutations of n; no batch repeats an image, and none has more than n."""
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         while len(order) < min(size, n):

@@ -214,6 +214,10 @@ class VisionTransformer(nn.Module):
         attention function of that layer, for those who look inside.
         """
         if prompt is not None:
+            if not hasattr(prompt, "check_fits"):
+                raise TypeError(
+                    f"prompt is {type(prompt).__name__}; expected a prompt: prompts.create(name, vit.config, length)"
+                )
             prompt.check_fits(self)
         n, riders, extra = x.shape[1], None, None
         for layer, block in enumerate(self.blocks[:stop]):

@@ -12,9 +12,11 @@ from .. import prompts
 from ..vit import VisionTransformer
 from .features import check_names
 from .keys import Keys, assemble, make_config, square_patch, square_side, strip
+from .timm import IMAGENET
 
 PATCH = "embeddings.patch_embeddings.weight"
-DEFAULTS = {"eps": 1e-6, "gelu": "exact"}
+# The official code normalises all images with ImageNet's statistics.
+DEFAULTS = {"eps": 1e-6, "gelu": "exact", **IMAGENET}
 LAYERS = r"encoder\.layer\.(\d+)\."
 
 

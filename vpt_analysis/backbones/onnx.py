@@ -156,7 +156,7 @@ class Graph:
         return kinds.pop()
 
     def activation(self, fc1_bias: str) -> str | None:
-        """"exact" or "tanh" GELU of one MLP, None for anything else."""
+        """ "exact" or "tanh" GELU of one MLP, None for anything else."""
         (start,) = self.readers[fc1_bias]
         (added,) = self.readers[fc1_bias.replace("fc1", "fc2")]
         linear = next(self.maker[name] for name in added.input if name in self.maker)

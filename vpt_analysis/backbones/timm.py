@@ -162,14 +162,14 @@ def facts_of(model: nn.Module) -> tuple[dict, dict]:
 
 
 def pooling(model: nn.Module) -> str | None:
-    """"cls" or "mean"; None for a pooling whose head is left out."""
+    """ "cls" or "mean"; None for a pooling whose head is left out."""
     if model.global_pool == "token":
         return "cls"
     return "mean" if model.global_pool == "avg" and not getattr(model, "pool_include_prefix", False) else None
 
 
 def block_activation(block: nn.Module, source: str, i: int) -> str:
-    """"exact" or "tanh", after making sure that the block is an ordinary one."""
+    """ "exact" or "tanh", after making sure that the block is an ordinary one."""
     where = f"block {i}"
     if type(block).__name__ != "Block":
         parallel = "parallel blocks" if "Parallel" in type(block).__name__ else "a block that is not pre-norm"

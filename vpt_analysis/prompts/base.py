@@ -50,7 +50,9 @@ class Prompt(nn.Module):
                     f"this {self.name} prompt was made for a backbone of {field} {mine}, this one has {its}; create it "
                     f"with prompts.create({self.name!r}, vit.config, length)"
                 )
-        mine, its = next(self.parameters()), vit.patch.weight
+        mine, its = next(self.parameters(), None), vit.patch.weight
+        if mine is None:
+            return
         if mine.dtype != its.dtype or mine.device != its.device:
             raise ValueError(
                 f"the prompt is {mine.dtype} on {mine.device}, the backbone {its.dtype} on {its.device}; move it with "

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from ..storage import read_record, write_tensors
 from ..vit import ViTConfig
 from .base import Prompt
-from .registry import create
+from .registry import build
 
 VERSION = 1
 
@@ -29,7 +29,10 @@ def save(prompt: Prompt, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Prompt:
-    """Read a prompt that ``save`` wrote; executes nothing. Raises ``ValueError`` that names the file and the fault."""
+    """Read a prompt that ``save`` wrote, for evaluation (no dropout); executes nothing.
+
+    Raises ``ValueError`` that names the file and the fault, ``FileNotFoundError`` where there is none.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prompt file at {path}")
@@ -42,12 +45,14 @@ def load(path: str | Path) -> Prompt:
     record = read_record(metadata, "prompt", path, "write it with prompts.save(prompt, path)")
     if record.get("version") != VERSION:
         raise ValueError(f"{path} has prompt file version {record.get('version')!r}; this release reads {VERSION}")
+    mechanism = record.get("mechanism")
     try:
-        mechanism, config = record["mechanism"], ViTConfig(**record["config"])
-        length, options = record["length"], record["options"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its prompt record is incomplete ({error}); write the file anew") from error
-    prompt = create(mechanism, config, length, **options)
+        with torch.device("meta"):  # shapes only: what a record claims costs no memory before it fits the tensors
+            prompt = build(mechanism, ViTConfig(**record["config"]), record["length"], **record["options"])
+    except KeyError as error:
+        raise ValueError(f"{path}: its prompt record lacks {error}; write the file anew") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: its prompt record cannot be used: {error}") from error
     want, got = (
         {k: tuple(v.shape) for k, v in prompt.state_dict().items()},
         {k: tuple(v.shape) for k, v in tensors.items()},
@@ -61,5 +66,5 @@ def load(path: str | Path) -> Prompt:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: tensor {name!r} has NaN or infinite values")
-    prompt.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
-    return prompt
+    prompt.load_state_dict(tensors, assign=True)
+    return prompt.eval()

@@ -36,13 +36,18 @@ def create(name: str, config: ViTConfig, length: int, seed: int = 0, **options) 
     >>> create("vpt-deep", config, length=3).tokens.shape
     torch.Size([2, 3, 8])
     """
-    if name not in MECHANISMS:
+    prompt = build(name, config, length, **options)
+    prompt.initialise(torch.Generator().manual_seed(seed))
+    return prompt
+
+
+def build(name: str, config: ViTConfig, length: int, **options) -> Prompt:
+    """A prompt whose parameters are not yet given values."""
+    if not isinstance(name, str) or name not in MECHANISMS:
         raise unknown("prompt mechanism", name, MECHANISMS)
     mechanism = MECHANISMS[name]
     known = list(inspect.signature(mechanism).parameters)[2:]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    prompt = mechanism(config, length, **options)
-    prompt.initialise(torch.Generator().manual_seed(seed))
-    return prompt
+    return mechanism(config, length, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from ..attention import KeyGroup
 from ..vit import Block, ViTConfig
@@ -40,9 +41,9 @@ class VAPTReleased(Prompt):
         self.first = nn.Parameter(torch.empty(length, d))
         self.norms = nn.ModuleList(nn.LayerNorm(d, eps=1e-5) for _ in range(adaptive))
         self.kernels = nn.ParameterList(torch.empty(kernel, kernel) for _ in range(adaptive))
-        self.projectors = nn.ModuleList(nn.Linear(side * side, length) for _ in range(adaptive) if length)
-        self.down = nn.Linear(d, rank, bias=False)
-        self.up = nn.Linear(rank, d, bias=False)
+        self.projectors = nn.ModuleList(skip_init(nn.Linear, side * side, length) for _ in range(adaptive) if length)
+        self.down = skip_init(nn.Linear, d, rank, bias=False)
+        self.up = skip_init(nn.Linear, rank, d, bias=False)
         self.dropout = checked_dropout(dropout)
         self.channel_dropout = nn.Dropout2d(dropout)
 
