@@ -24,11 +24,11 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "mechanism": "vpt-deep", "length": 10, "lr": 0.05}
     if tier == "quick":
         return common | {
-            "data": "digits", "shown": [3], "photographs": True, "seeds": [0], "steps": 300, "batch": 32,
+            "data": "digits", "shown": [3], "photographs": True, "seeds": [0], "steps": 200, "batch": 32,
             "train_images": 1200, "images": 128,
         }  # fmt: skip
     return common | {
-        "data": "cub100", "shown": [2, 57], "photographs": False, "seeds": [0, 1, 2], "steps": 300, "batch": 32,
+        "data": "cub100", "shown": [2, 57], "photographs": False, "seeds": [0, 1, 2], "steps": 200, "batch": 32,
         "train_images": 2900, "images": 400,
     }  # fmt: skip
 

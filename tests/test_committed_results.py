@@ -25,7 +25,7 @@ def test_results_are_complete_and_belong_to_the_shipped_weights(name):
 
 
 def test_a_part_computed_again_gives_the_same_numbers(data_dir, monkeypatch):
-    """One training of 300 steps. On the machine that made the results the bits agree; elsewhere rounding differs, and
+    """One training of 200 steps. On the machine that made the results the bits agree; elsewhere rounding differs, and
     training lets it grow, so shares may move in the second decimal."""
     monkeypatch.setenv(_inputs.VARIABLE, str(data_dir))
     arrays, record = _arrays.committed("spectrum", _arrays.COMMITTED)
