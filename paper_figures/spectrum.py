@@ -120,12 +120,12 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
     columns = [(data, queries) for data in config["data"] for queries in QUERIES]
     width = plotting.PAGE if len(columns) > 2 else 5.2
-    figure = plotting.figure(width, 3.9)
+    figure = plotting.figure(width, 4.2)
     axes = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
     for row, (mechanism, label) in zip(axes, MECHANISMS.items(), strict=True):
         for ax, (data, queries) in zip(row, columns, strict=True):
             draw_panel(ax, *pooled(arrays, config, data, mechanism, queries))
-            ax.set_title(f"{label}, {data}, {QUERIES[queries]}", fontsize=7 if len(columns) > 2 else 8)
+            ax.set_title(f"{label}\n{data}, {QUERIES[queries]}")
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     figure.supylabel("share of the prompt term's energy E‖t‖²", fontsize=7.5)
