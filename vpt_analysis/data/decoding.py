@@ -52,13 +52,11 @@ def decode(data: bytes, name: str, size: int | None = None) -> np.ndarray:
         raise
     except Exception as error:  # decoders raise whatever they like on foreign bytes (struct.error, SyntaxError, …)
         known = _looks_like_image(data)
-        reason, remedy = (
-            ("truncated or damaged", "Copy it again") if known else ("not an image of a known format", "Convert it")
-        )
-        raise ValueError(
-            f"{name}: {reason} ({type(error).__name__}: {error}); expected one of {', '.join(FORMATS)}. "
-            f"{remedy}, or remove it"
-        ) from error
+        if known:
+            reason, remedy = f"truncated or damaged ({type(error).__name__}: {error})", "Copy it again"
+        else:
+            reason, remedy = "not an image of a known format", "Convert it"
+        raise ValueError(f"{name}: {reason}; expected one of {', '.join(FORMATS)}. {remedy}, or remove it") from error
 
 
 class _Refused(ValueError):
