@@ -159,11 +159,10 @@ def draw(picture: np.ndarray, layers: list[dict[str, np.ndarray]], prefix: int, 
     return drawn
 
 
-def draw_shares(ax, shares: np.ndarray, holder, title: str, vmax: float | None = None) -> None:
+def draw_shares(ax, shares: np.ndarray, holder, title: str) -> None:
     """A heat map of (H, L) shares, layers and heads counted from 1."""
     heads, depth = shares.shape
-    vmax = float(shares.max()) if vmax is None else vmax
-    artist = ax.imshow(shares, vmin=0, vmax=vmax, aspect="auto", cmap=plotting.MASS)
+    artist = ax.imshow(shares, vmin=0, vmax=float(shares.max()), aspect="auto", cmap=plotting.MASS)
     ax.set(xticks=range(depth), yticks=range(heads), xlabel="layer", ylabel="head", title=title)
     ax.set_xticklabels(range(1, depth + 1))
     ax.set_yticklabels(range(1, heads + 1))
