@@ -56,7 +56,7 @@ class TokenForm(Prompt):
         super().__init__(deep.config, deep.length)
         self.tokens = nn.Parameter(deep.tokens.detach().clone())
 
-    def forward(self, layer, block, x, riders):
+    def forward(self, layer, block, x, before):
         return self.tokens[layer].expand(len(x), -1, -1), None
 
 
@@ -70,7 +70,7 @@ class FixedKeys(Prompt):
         super().__init__(config, key.shape[2])
         self.key, self.value, self.group = nn.Parameter(key), nn.Parameter(value), group
 
-    def forward(self, layer, block, x, riders):
+    def forward(self, layer, block, x, before):
         return None, KeyGroup(self.key, self.value, **self.group)
 
 

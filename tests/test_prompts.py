@@ -72,7 +72,7 @@ def test_dropout_in_the_prefix_form_is_dropout_of_the_tokens():
     deep = random_prompt(vit, "vpt-deep", 6, dropout=0.3).train()
 
     class DroppedTokens(TokenForm):
-        def forward(self, layer, block, x, riders):
+        def forward(self, layer, block, x, before):
             return deep.dropout(self.tokens[layer].expand(len(x), -1, -1)), None
 
     torch.manual_seed(5)
@@ -118,7 +118,7 @@ def test_a_mechanism_of_ones_own_takes_part_everywhere(tmp_path):
         def initialise(self, generator):
             self.scale.data.uniform_(0.5, 2, generator=generator)
 
-        def forward(self, layer, block, x, riders):
+        def forward(self, layer, block, x, before):
             return None, va.attention.KeyGroup(*block.keys_values(x.mean(1, keepdim=True) + self.scale))
 
     prompts.register(Mean)

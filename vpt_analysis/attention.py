@@ -89,13 +89,17 @@ class KeyGroup:
 
     ``key``, ``value``: (B or 1, H, P, e); a leading 1 means the same for every image. ``score`` maps the scaled
     prompt scores (B, H, Q, P) to new ones, for gates that are more than a dot product. ``combine`` says how the two
-    outputs join.
+    outputs join. ``temperature`` divides all scores of the block, content's too; the block applies it to its queries.
+
+    Where ``score`` and ``combine`` hold tensors they are dataclasses, so that many prompts can be folded into one batch;
+    their tensors broadcast over (B, H, Q, P) and (B, H, Q), ``temperature`` over (B, H, Q, e).
     """
 
     key: Tensor
     value: Tensor
     score: Callable[[Tensor], Tensor] | None = None
     combine: Combine = joint
+    temperature: Tensor | None = None
 
 
 @dataclass

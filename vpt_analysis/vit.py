@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,13 @@ class Attention(nn.Module):
         return self.out.weight.T.unflatten(0, (self.heads, -1))
 
 
+class Riders(NamedTuple):
+    """Prompts that travelled through a block in the sequence, (B, P, d) each: as they entered it, and as they left."""
+
+    entered: Tensor
+    left: Tensor
+
+
 class Block(nn.Module):
     """Pre-LN Transformer block: x + γ₁·MSA(LN(x)), then x + γ₂·MLP(LN(x))."""
 
@@ -149,7 +157,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, extra: KeyGroup | None = None, attend: Callable = attend) -> Tensor:
         """(B, N, d) to (B, N, d). ``attend(query, key, value, extra)`` may be replaced to look inside."""
-        y = self.attention.merge(attend(*self.attention.project(self.ln1(x)), extra))
+        query, key, value = self.attention.project(self.ln1(x))
+        if extra is not None and extra.temperature is not None:
+            query = query / extra.temperature
+        y = self.attention.merge(attend(query, key, value, extra))
         x = x + (y if self.scale1 is None else self.scale1 * y)
         h = self.fc2(F.gelu(self.fc1(self.ln2(x)), approximate=self.gelu))
         return x + (h if self.scale2 is None else self.scale2 * h)
@@ -209,9 +220,10 @@ class VisionTransformer(nn.Module):
     ) -> Tensor:
         """Run the blocks (the first ``stop`` of them) on embedded tokens (B, N, d).
 
-        The prompt is asked once a layer, ``prompt(layer, block, x, riders)``, and answers with the tokens that travel
-        in the sequence (B, P, d) or None, and with extra keys and values or None. ``attend_at(layer)`` gives the
-        attention function of that layer, for those who look inside.
+        The prompt is asked once a layer, ``prompt(layer, block, x, before)``, ``before`` being the ``Riders`` of the
+        last block, and answers with the tokens that travel in the sequence (B, P, d) or None, and with extra keys and
+        values or None; one of length 0 is not asked. ``attend_at(layer)`` gives the attention function of that layer,
+        for those who look inside.
         """
         if prompt is not None:
             if not hasattr(prompt, "check_fits"):
@@ -219,13 +231,15 @@ class VisionTransformer(nn.Module):
                     f"prompt is {type(prompt).__name__}; expected a prompt: prompts.create(name, vit.config, length)"
                 )
             prompt.check_fits(self)
-        n, riders, extra = x.shape[1], None, None
+            prompt = prompt if prompt.length else None
+        n, before, riders, extra = x.shape[1], None, None, None
         for layer, block in enumerate(self.blocks[:stop]):
             if prompt is not None:
-                riders, extra = prompt(layer, block, x, riders)
+                riders, extra = prompt(layer, block, x, before)
             sequence = x if riders is None else torch.cat([x, riders], dim=1)
             sequence = block(sequence, extra, attend if attend_at is None else attend_at(layer))
-            x, riders = (sequence, None) if riders is None else (sequence[:, :n], sequence[:, n:])
+            x = sequence[:, :n]
+            before = None if riders is None else Riders(riders, sequence[:, n:])
         return x
 
     def pool(self, tokens: Tensor) -> Tensor:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from ..attention import KeyGroup
-from ..vit import Block, ViTConfig
-from .base import TokenPrompt, per_image
+from .base import TokenPrompt
 
 
 class VPTDeep(TokenPrompt):
@@ -22,14 +18,3 @@ class VPTDeep(TokenPrompt):
 
     name = "vpt-deep"
     experts = "static"
-
-    def sets(self, config: ViTConfig) -> int:
-        return config.depth
-
-    def forward(
-        self, layer: int, block: Block, x: Tensor, riders: Tensor | None
-    ) -> tuple[Tensor | None, KeyGroup | None]:
-        if self.length == 0:
-            return None, None
-        key, value = block.keys_values(per_image(self.tokens[layer], self.dropout, len(x)))  # (1 or B, H, P, e)
-        return None, KeyGroup(key, value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attention import KeyGroup
-from ..vit import Block, ViTConfig
-from .base import TokenPrompt, per_image
+from ..vit import Block, Riders, ViTConfig
+from .base import TokenPrompt
 
 
 class VPTShallow(TokenPrompt):
@@ -25,11 +24,7 @@ class VPTShallow(TokenPrompt):
     def sets(self, config: ViTConfig) -> int:
         return 1
 
-    def forward(
-        self, layer: int, block: Block, x: Tensor, riders: Tensor | None
-    ) -> tuple[Tensor | None, KeyGroup | None]:
-        if self.length == 0:
-            return None, None
-        if layer == 0:
-            riders = per_image(self.tokens[0], self.dropout, len(x)).expand(len(x), -1, -1)
-        return riders, None
+    def forward(self, layer: int, block: Block, x: Tensor, before: Riders | None) -> tuple[Tensor, None]:
+        if before is not None:
+            return before.left, None
+        return self.prompt_tokens(0, x).expand(len(x), -1, -1), None

@@ -1,0 +1,53 @@
+"""Prototype initialisation: static prompts start at centres of the content tokens they will stand beside."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..vit import VisionTransformer
+from .base import Prompt
+from .registry import create
+
+SAMPLE = 20_000  # content tokens a layer that the clustering sees
+
+
+@torch.no_grad()
+def from_prototypes(name: str, vit: VisionTransformer, images: Tensor, length: int, seed: int = 0, **options) -> Prompt:
+    """A prompt of the mechanism ``name`` whose tokens in each layer are ``length`` cluster centres (k-means) of the
+    content tokens that enter that layer on ``images`` (n, C, h, w) without a prompt.
+
+    The class of functions is that of the mechanism: only the start changes. Untied keys and values start at those of the
+    centres. SPT's released code draws tokens at random by default; its k-means variant is what is done here. Raises ``ValueError`` for mechanisms whose prompts are not tokens of a layer's
+    sequence, and for fewer tokens than prompts.
+
+    Source: Wang et al., Revisiting the Power of Prompt for Visual Tuning (SPT), ICML 2024.
+    """
+    from sklearn.cluster import KMeans
+
+    prompt = create(name, vit.config, length, seed, **options).to(vit.patch.weight)
+    rng = np.random.default_rng(seed)
+    for layer, tokens in enumerate(entering(vit, images)):
+        if len(tokens) < length:
+            raise ValueError(f"{len(tokens)} content tokens for {length} prototypes; give more images")
+        some = tokens[rng.permutation(len(tokens))[:SAMPLE]].double().cpu().numpy()
+        centres = KMeans(length, n_init=1, random_state=seed).fit(some).cluster_centers_ if length else some[:0]
+        prompt.place(layer, vit.blocks[layer], torch.from_numpy(centres).to(vit.patch.weight))
+    return prompt
+
+
+def entering(vit: VisionTransformer, images: Tensor, batch: int = 64) -> list[Tensor]:
+    """Content tokens that enter each layer without a prompt, (n·N, d) a layer."""
+    found: list[list[Tensor]] = [[] for _ in vit.blocks]
+    hooks = [
+        block.register_forward_pre_hook(lambda _, args, into=into: into.append(args[0].flatten(0, 1)))
+        for block, into in zip(vit.blocks, found, strict=True)
+    ]
+    try:
+        for start in range(0, len(images), batch):
+            vit(images[start : start + batch])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [torch.cat(tokens) for tokens in found]
