@@ -13,9 +13,10 @@ from .prefix import in_heads
 class E2VPT(TokenPrompt):
     r"""VPT-Deep's tokens, plus :math:`P_K, P_V` beside the projected keys and values: K' = [K; P_K], V' = [V; P_V].
 
-    ``key_values`` of them a layer (5 in the released code), Kaiming-uniform with bound √(6/(key_values·e)); with ``share`` (the released default) :math:`P_K = P_V`. A layer then has P +
-    ``key_values`` prompt keys, and the key-value prompts' gate need not factor through :math:`W_K\mathrm{LN}(p)`. The
-    pruning of tokens and segments, which follows training in the paper, is not part of the mechanism.
+    ``key_values`` of them a layer (5 in the released code), Kaiming-uniform with bound √(6/(key_values·e)); with
+    ``share`` (the released default) :math:`P_K = P_V`. A layer then has P + ``key_values`` prompt keys, and the
+    key-value prompts' gate need not factor through :math:`W_K\mathrm{LN}(p)`. The pruning of tokens and segments, which
+    follows training in the paper, is not part of the mechanism.
 
     Source: Han et al., E²VPT, ICCV 2023, and its code.
     """

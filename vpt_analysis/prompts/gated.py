@@ -17,7 +17,8 @@ class Gated(TokenPrompt):
 
     .. math:: P^{\ell+1}_\mathrm{in} = g_\ell P^\ell_\mathrm{out} + (1-g_\ell) P^\ell_\mathrm{in},
 
-    and every layer divides all its scores, content's too, by a learnable temperature :math:`t_\ell`, kept in [0.01, 10].
+    and every layer divides all its scores, content's too, by a learnable temperature :math:`t_\ell`, kept in [0.01,
+    10].
 
     :math:`g_\ell` is the sigmoid of a learnable logit, one a layer, that starts at ``-gate_init`` (10 in the released
     configuration, 5 in its example); at g = 0 the prompts are static and the same in every layer, at g = 1 they are

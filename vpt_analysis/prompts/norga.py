@@ -18,7 +18,8 @@ class NoRGa(KeyPrompt):
     values: "vpt-deep" (tied, as for visual prompts) or "prefix" (untied, as in the paper's continual learning), or any
     other with static keys and values. σ is tanh (the default of the released code), sigmoid or gelu.
     ``activation="identity"`` is the control with the same parameters and no non-linearity: :math:`(1+\alpha\tau)s'`, a
-    learnable temperature. Both scalars start at 1, as in the released code, and act on scores divided by √e; at α = 0 the
+    learnable temperature. Both scalars start at 1, as in the released code, and act on scores divided by √e; at α = 0
+    the
     gate is that of the mechanism below. The released code reshapes its prefixes so that keys and values mix between the
     images of a batch; that is not reproduced.
 

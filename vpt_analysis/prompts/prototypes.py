@@ -18,9 +18,9 @@ def from_prototypes(name: str, vit: VisionTransformer, images: Tensor, length: i
     """A prompt of the mechanism ``name`` whose tokens in each layer are ``length`` cluster centres (k-means) of the
     content tokens that enter that layer on ``images`` (n, C, h, w) without a prompt.
 
-    The class of functions is that of the mechanism: only the start changes. Untied keys and values start at those of the
-    centres. SPT's released code draws tokens at random by default; its k-means variant is what is done here. Raises ``ValueError`` for mechanisms whose prompts are not tokens of a layer's
-    sequence, and for fewer tokens than prompts.
+    The class of functions is that of the mechanism: only the start changes. Untied keys and values start at those of
+    the centres. SPT's released code draws tokens at random by default; its k-means variant is what is done here. Raises
+    ``ValueError`` for mechanisms whose prompts are not tokens of a layer's sequence, and for fewer tokens than prompts.
 
     Source: Wang et al., Revisiting the Power of Prompt for Visual Tuning (SPT), ICML 2024.
     """
