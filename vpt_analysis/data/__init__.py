@@ -1,6 +1,7 @@
-"""Real images: from scikit-learn, folders, tars, packed and IDX files, or a user's own; with digests and fair subsets.
+"""Images: from scikit-learn, folders, tars, packed and IDX files, or a user's own; with digests and fair subsets.
 
-``load("digits")`` works everywhere. Each source gives an ``ImageSet``.
+``shapes`` makes its own: shapes to count, to find, to tell the direction or the colour of, whose ``factors`` are known.
+``load("digits")`` and ``load("shapes-count")`` work everywhere. Each source gives an ``ImageSet``.
 """
 
 from .bundled import digits, photographs
@@ -9,11 +10,13 @@ from .idx_files import idx
 from .image_set import ImageSet, normalise
 from .named import load, names
 from .packs import packed
+from .shapes import factors, shapes
 from .tars import tar
 
 __all__ = [
     "ImageSet",
     "digits",
+    "factors",
     "folder",
     "idx",
     "load",
@@ -22,5 +25,6 @@ __all__ = [
     "packed",
     "photographs",
     "pictures",
+    "shapes",
     "tar",
 ]

@@ -1,4 +1,4 @@
-"""A set of labelled images in memory: what every source of real images gives."""
+"""A set of labelled images in memory: what every source gives."""
 
 from __future__ import annotations
 

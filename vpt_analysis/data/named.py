@@ -13,6 +13,7 @@ from .folders import folder
 from .idx_files import find, idx, looks_like_idx
 from .image_set import ImageSet
 from .packs import packed
+from .shapes import TASKS, shapes
 from .tars import tar
 
 VARIABLE = "VPT_ANALYSIS_DATA"
@@ -24,6 +25,8 @@ FILES = {
     "flowers12": "flowers12.tar",
     "tinyimagenet32": "tinyimagenet32.npz",
 }
+SHAPES = {f"shapes-{task}": task for task in TASKS}
+SHAPE_SPLITS = {"train": (3000, 0), "test": (2000, 1)}  # images and seed
 
 
 def names() -> list[str]:
@@ -32,16 +35,16 @@ def names() -> list[str]:
     >>> "digits" in names()
     True
     """
-    return sorted(["digits", *FILES])
+    return sorted(["digits", *FILES, *SHAPES])
 
 
 def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) -> ImageSet:
     """Images by name, or from a path, decided by what lies there.
 
-    "digits" is always there; the other names are files in the folder that the environment variable
-    ``VPT_ANALYSIS_DATA`` names. A path may be a ``.tar`` or ``.npz`` as ``tar`` and ``packed`` read them, an IDX file
-    of images, a folder with the MNIST names, or a folder of class folders, with or without folders of splits; without
-    splits, all of it is "train".
+    "digits" and the "shapes-…" are always there; the other names are files in the folder that the environment variable
+    ``VPT_ANALYSIS_DATA`` names. Of the shapes, "train" is 3,000 images of seed 0 and "test" 2,000 of seed 1. A path may
+    be a ``.tar`` or ``.npz`` as ``tar`` and ``packed`` read them, an IDX file of images, a folder with the MNIST names,
+    or a folder of class folders, with or without folders of splits; without splits, all of it is "train".
 
     Raises ``ValueError`` for an unknown name, ``FileNotFoundError`` where the variable is unset or a file is missing.
 
@@ -51,6 +54,10 @@ def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) 
     name = os.fspath(name_or_path)
     if name == "digits":
         return digits(32 if size is None else size, split)
+    if name in SHAPES:
+        layout.check_split(name, split, SHAPE_SPLITS)
+        n, seed = SHAPE_SPLITS[split]
+        return replace(shapes(SHAPES[name], n, 32 if size is None else size, seed), name=f"{name}/{split}")
     if name in FILES:
         return _from_path(_root(name) / FILES[name], split, size)
     path = Path(name).expanduser()
@@ -66,7 +73,7 @@ def _root(name: str) -> Path:
     if not folder_name:
         raise FileNotFoundError(
             f"data set {name!r} needs the environment variable {VARIABLE}, which is not set; set it to the folder with "
-            f"{FILES[name]}, as `export {VARIABLE}=/path/to/data`. 'digits' works without"
+            f"{FILES[name]}, as `export {VARIABLE}=/path/to/data`. 'digits' and 'shapes-count' work without"
         )
     root = Path(folder_name).expanduser()
     if not (root / FILES[name]).is_file():
