@@ -29,11 +29,11 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "arms": list(ARMS)}
     if tier == "quick":
         return common | {
-            "tasks": ["digits", "shapes-orientation"], "seeds": [0], "steps": 60, "batch": 16, "train_images": 1000,
+            "tasks": ["digits", "shapes-count"], "seeds": [0], "steps": 60, "batch": 16, "train_images": 1000,
             "test_images": 300, "images": 64, "rates": {},
         }  # fmt: skip
     return common | {
-        "tasks": ["cifar100", "grocery81", "shapes-orientation"], "seeds": [0, 1, 2], "steps": 100, "batch": 32,
+        "tasks": ["cifar100", "grocery81", "shapes-count"], "seeds": [0, 1, 2], "steps": 100, "batch": 32,
         "train_images": 2000, "test_images": 1000, "images": 128, "rates": rates.chosen(),
     }  # fmt: skip
 

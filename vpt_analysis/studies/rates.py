@@ -13,8 +13,8 @@ import numpy as np
 from . import tasks
 from .arms import ARMS
 
-RATES = (0.005, 0.02, 0.08)
-STANDARD = 0.02  # where nothing was chosen: the quick tier
+RATES = (0.003, 0.01, 0.03)
+STANDARD = 0.01  # where nothing was chosen: the quick tier
 
 
 def config(tier: str) -> dict:
@@ -23,7 +23,7 @@ def config(tier: str) -> dict:
     if tier == "quick":
         return common | {"tasks": ["digits"], "steps": 10, "train_images": 200, "validation_images": 100, "images": 100}
     return common | {
-        "tasks": ["cifar100", "grocery81", "shapes-orientation"], "steps": 50, "train_images": 2000,
+        "tasks": ["cifar100", "grocery81", "shapes-count"], "steps": 50, "train_images": 2000,
         "validation_images": 400, "images": 400,
     }  # fmt: skip
 
