@@ -47,9 +47,10 @@ def train(vit, part: dict):
     train_set = data.load(part["data"], "train", size).subset(n=part["train_images"], seed=part["seed"])
     test_set = data.load(part["data"], "test", size).subset(n=part["images"], seed=0)
     prompt = prompts.create(part["mechanism"], vit.config, part["length"], seed=part["seed"])
-    trained = training.train_prompt(
-        vit, prompt, train_set.normalised(vit.config), train_set.labels, steps=part["steps"], batch=part["batch"],
-        lr=part["lr"], seed=part["seed"], classes=len(train_set.class_names), label=part["name"],
+    plan = training.Training(steps=part["steps"], batch=part["batch"], lr=part["lr"], seed=part["seed"])
+    trained = training.train(
+        vit, prompt, train_set.normalised(vit.config), train_set.labels, plan, classes=len(train_set.class_names),
+        label=part["name"],
     )  # fmt: skip
     top1 = training.accuracy(vit, prompt, trained.head, test_set.normalised(vit.config), test_set.labels)
     return prompt, test_set, top1

@@ -1,28 +1,284 @@
-"""Train one prompt and a linear classifier on a frozen backbone."""
+"""Train prompts and other methods, each with a linear classifier, on a frozen backbone: one, or many in one pass."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import wide
+from .bank import Bank
+from .checkpoints import Checkpoint, describe
+from .errors import unknown
+from .members import Member, Order, accuracy, count_classes, new_head, pairs, validation_pairs
 from .progress import progress
-from .prompts.base import Prompt
 from .vit import VisionTransformer
+
+__all__ = ["Trained", "Training", "accuracy", "frozen", "learning_rate", "train", "train_many"]
+
+OPTIMISERS, PRECISIONS = ("adamw", "sgd"), ("model", "bfloat16")
+OWN = ("seed", "lr", "weight_decay")  # what runs that train together may differ in
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run does.
+
+    ``optimiser`` "adamw" or "sgd" (with ``momentum``); ``lr`` is the peak, reached after the share ``warmup`` of the
+    ``steps``, from where it falls to 0 by half a cosine. ``batch`` images are in memory at a time, ``accumulate`` such
+    batches make a step. ``precision`` "model" is the backbone's dtype, "bfloat16" runs the forward pass in it
+    (autocast) and leaves parameters as they are. Every ``evaluate_every`` steps (0: at the end only) the accuracy on
+    the validation images is measured; with ``patience`` > 0 a run stops after so many evaluations without a better one
+    and keeps the best state, otherwise it goes to the end and keeps that. ``seed``: the classifier's start, the order
+    of images and dropout; the method brings its own start.
+    """
+
+    steps: int
+    lr: float = 1e-2
+    weight_decay: float = 1e-4
+    batch: int = 64
+    optimiser: str = "adamw"
+    momentum: float = 0.9
+    warmup: float = 0.1
+    precision: str = "model"
+    accumulate: int = 1
+    evaluate_every: int = 0
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        least = {"steps": 1, "batch": 1, "accumulate": 1, "evaluate_every": 0, "patience": 0, "seed": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+                raise ValueError(f"{name} is {value!r}; expected an integer, at least {bound}")
+        for name, bound in {"lr": math.inf, "weight_decay": math.inf, "momentum": 1, "warmup": 1}.items():
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or value > bound:
+                raise ValueError(f"{name} is {value!r}; expected a number from 0 to {bound}")
+        for name, known in {"optimiser": OPTIMISERS, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if self.patience and not self.evaluate_every:
+            raise ValueError(f"patience is {self.patience} and nothing is evaluated on the way; set evaluate_every too")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """``head``: the classifier on the pooled feature; ``losses``: cross-entropy in nats at every step."""
+    """What a run gives, beside the method it trained in place.
+
+    ``head``: the classifier on the pooled feature. ``losses`` (steps taken,): cross-entropy in nats, mean over the
+    images of each step. ``validation``: accuracies after ``evaluated`` steps, both empty without validation images.
+    ``kept``: after how many steps method and head were as they are now.
+    """
 
     head: nn.Linear
     losses: np.ndarray
+    evaluated: np.ndarray
+    validation: np.ndarray
+    kept: int
+
+
+def train(
+    vit: VisionTransformer,
+    method: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    training: Training,
+    *,
+    classes: int | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    label: str = "train",
+) -> Trained:
+    """Train ``method``, a prompt or a baseline, in place, with a new linear head on ``vit.pool``; the backbone stays.
+
+    ``images`` (n, C, h, w) normalised, ``labels`` int64 (n,) in [0, classes); ``validation`` a pair of such. Batches
+    are drawn epoch by epoch without replacement. Same seed, same bits on one CPU and thread count. A ``checkpoint`` is
+    written every so many steps and at the end; a call with the same arguments, the method created anew, resumes from it
+    and ends in the bits of an uninterrupted run. Raises ``ValueError`` or ``TypeError`` on input it cannot take, and
+    where the checkpoint is another run's.
+    """
+    return train_many(
+        vit, [method], images, labels, training, classes=classes, validation=validation, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, label=label,
+    )[0]  # fmt: skip
+
+
+def train_many(
+    vit: VisionTransformer,
+    methods: Sequence[nn.Module],
+    images: Tensor | Sequence[Tensor],
+    labels: Tensor | Sequence[Tensor],
+    trainings: Training | Sequence[Training],
+    *,
+    classes: int | None = None,
+    validation: tuple[Tensor, Tensor] | Sequence[tuple[Tensor, Tensor]] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    label: str = "train",
+) -> list[Trained]:
+    """K runs of ``train`` in one pass: prompts of one mechanism, length and options, folded into a batch (``Bank``).
+
+    ``images``, ``labels`` and ``validation`` are shared, or lists of K. ``trainings`` may differ in seed, lr and weight
+    decay. The runs equal K separate ones up to the rounding of their sums, but for dropout, which draws the masks of
+    all from the first's seed. A run that stops early waits for the others. Raises as ``train`` does, and ``ValueError``
+    or ``TypeError`` where the methods or trainings cannot run together.
+    """
+    k = len(methods)
+    trainings = [trainings] * k if isinstance(trainings, Training) else list(trainings)
+    plan = common(trainings, k)
+    method = methods[0] if k == 1 else Bank(methods)
+    if not hasattr(method, "encode") or not hasattr(method, "check_fits"):
+        raise TypeError(f"the method is {type(method).__name__}; expected a prompt or a baseline (prompts.create, …)")
+    method.check_fits(vit)
+    data = pairs(vit, images, labels, k, "images")
+    held_out = [None] * k if validation is None else validation_pairs(vit, validation, k)
+    if validation is None and plan.evaluate_every:
+        raise ValueError(f"evaluate_every is {plan.evaluate_every} and no validation images are given")
+    classes = count_classes(data, held_out, classes)
+    members = [start(vit, *parts, classes) for parts in zip(methods, data, held_out, trainings, strict=True)]
+    sizes = {m.order.size for m in members}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the runs' steps see {sorted(sizes)} images, for some have fewer than a step asks for; runs that train "
+            f"together take as many each: batch · accumulate of at most {min(sizes)}"
+        )
+    file = None
+    if checkpoint is not None:
+        file = Checkpoint(Path(checkpoint), checkpoint_every, describe(vit, members, trainings, classes))
+    losses = fit(vit, method, members, trainings, file, label)
+    return [finish(m, own) for m, own in zip(members, losses.T, strict=True)]
+
+
+def common(trainings: list[Training], k: int) -> Training:
+    """The training that all runs share but for ``OWN``."""
+    if len(trainings) != k or not k:
+        raise ValueError(f"{len(trainings)} trainings for {k} methods; expected one for all, or one each")
+    first = asdict(trainings[0])
+    for number, other in enumerate(map(asdict, trainings)):
+        for name in first:
+            if name not in OWN and other[name] != first[name]:
+                raise ValueError(
+                    f"run {number} has {name} {other[name]!r}, run 0 has {first[name]!r}; runs that train together may "
+                    f"differ in {', '.join(OWN)} only"
+                )
+    return trainings[0]
+
+
+def start(vit: VisionTransformer, method: nn.Module, data, validation, training: Training, classes: int) -> Member:
+    """A run before its first step; head and order of images are drawn from its seed, in this order."""
+    generator = torch.Generator().manual_seed(training.seed)
+    head = new_head(vit, classes, generator)
+    order = Order(len(data[0]), training.batch * training.accumulate, generator)
+    return Member(method, *data, validation, head, order)
+
+
+def fit(
+    vit: VisionTransformer,
+    method: nn.Module,
+    members: list[Member],
+    trainings: list[Training],
+    checkpoint: Checkpoint | None,
+    label: str,
+) -> Tensor:
+    """The loop: train ``method``, which is the only member's or the bank of them all; losses (steps, K)."""
+    plan, device = trainings[0], vit.patch.weight.device
+    optimiser = make_optimiser(members, trainings)
+    losses = torch.zeros(plan.steps, len(members), dtype=torch.float64, device=device)
+    warmup = int(plan.steps * plan.warmup + 1e-9)
+    with training_mode(method), frozen(vit), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(plan.seed)  # dropout draws from the global generator
+        done = 0 if checkpoint is None else checkpoint.restore(members, optimiser, losses)
+        for step in progress(range(done, plan.steps), label, plan.steps, done=done):
+            if all(m.stopped for m in members):
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, plan.steps, warmup, group["peak"])
+            optimiser.zero_grad()
+            losses[step] = backward(vit, method, members, plan)
+            optimiser.step()
+            last = step + 1 == plan.steps
+            if last or (plan.evaluate_every and (step + 1) % plan.evaluate_every == 0):
+                for m in members:
+                    m.evaluate(vit, step + 1, plan.patience)
+            if checkpoint is not None and (last or checkpoint.due(step + 1) or all(m.stopped for m in members)):
+                checkpoint.save(step + 1, members, optimiser, losses)
+    optimiser.zero_grad()
+    return losses
+
+
+def backward(vit: VisionTransformer, method: nn.Module, members: list[Member], plan: Training) -> Tensor:
+    """Gradients of one step, summed over its batches; the losses (K,)."""
+    orders = [m.order.next() for m in members]
+    total = 0
+    for indices in zip(*(order.split(plan.batch) for order in orders), strict=True):
+        images, labels = (gather([getattr(m, what) for m in members], indices) for what in ("images", "labels"))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            features = vit.pool(method.encode(vit, images)).unflatten(0, (len(members), -1))  # (K, B, F)
+            scores = classify([m.head for m in members], features)
+        loss = cross_entropy(scores.to(wide(scores)), labels.unflatten(0, (len(members), -1)))
+        loss = loss * (len(indices[0]) / len(orders[0]))
+        loss.sum().backward()
+        total = total + loss.detach()
+    return total
+
+
+def gather(tensors: list[Tensor], indices: Sequence[Tensor]) -> Tensor:
+    """The rows of every member's batch, one after the other; in one go where all have the same tensor."""
+    if all(t is tensors[0] for t in tensors):
+        return tensors[0][torch.cat(list(indices))]
+    return torch.cat([t[index] for t, index in zip(tensors, indices, strict=True)])
+
+
+def classify(heads: list[nn.Linear], features: Tensor) -> Tensor:
+    """Features (K, B, F) to class scores (K, B, classes), each by its own head."""
+    if len(heads) == 1:
+        return heads[0](features[0]).unsqueeze(0)
+    weight, bias = torch.stack([h.weight for h in heads]), torch.stack([h.bias for h in heads])
+    return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
+
+
+def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean over each member's own batch, (K,)."""
+    if len(scores) == 1:
+        return F.cross_entropy(scores[0], labels[0]).unsqueeze(0)
+    each = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
+    return each.unflatten(0, labels.shape).mean(1)
+
+
+def make_optimiser(members: list[Member], trainings: list[Training]) -> torch.optim.Optimizer:
+    """One parameter group for all runs of the same rate and decay; ``peak`` is the rate that the schedule scales."""
+    groups: dict[tuple[float, float], list] = {}
+    for m, t in zip(members, trainings, strict=True):
+        groups.setdefault((t.lr, t.weight_decay), []).extend([*m.method.parameters(), *m.head.parameters()])
+    made = [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+    if trainings[0].optimiser == "sgd":
+        return torch.optim.SGD(made, momentum=trainings[0].momentum)
+    return torch.optim.AdamW(made)
+
+
+def finish(member: Member, losses: Tensor) -> Trained:
+    """The result of one run, its best state put back where one was kept."""
+    taken = member.stopped or len(losses)
+    kept = member.keep_best() or taken
+    evaluated, accuracies = np.array(member.evaluated, dtype=np.int64), np.array(member.accuracies, dtype=np.float64)
+    return Trained(member.head, losses[:taken].cpu().numpy(), evaluated, accuracies, kept)
+
+
+def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 @contextlib.contextmanager
@@ -37,81 +293,11 @@ def frozen(vit: VisionTransformer) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def train_prompt(
-    vit: VisionTransformer,
-    prompt: Prompt,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    steps: int,
-    lr: float = 1e-2,
-    weight_decay: float = 1e-4,
-    batch: int = 64,
-    seed: int = 0,
-    classes: int | None = None,
-    label: str = "train",
-) -> Trained:
-    """Train ``prompt`` in place, together with a new linear head on ``vit.pool``; the backbone does not move.
-
-    ``images`` (n, C, h, w) normalised, ``labels`` int64 (n,) in [0, classes). AdamW, a tenth of the steps warm-up, then
-    a cosine to 0; batches are drawn epoch by epoch without replacement. Same seed, same bits on one machine.
-    """
-    if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(f"{len(images)} images and {len(labels)} labels given; expected as many, and at least one")
-    for name, value in (("steps", steps), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.long:
-        kind = getattr(labels, "dtype", type(labels).__name__)
-        raise TypeError(f"labels are {kind}; expected a tensor of torch.int64")
-    classes = classes or int(labels.max()) + 1
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels lie in [{int(labels.min())}, {int(labels.max())}]; expected [0, {classes - 1}]")
-    generator = torch.Generator().manual_seed(seed)
-    features = vit.config.width * (2 if vit.config.pool == "cls+mean" else 1)
-    head = nn.utils.skip_init(nn.Linear, features, classes).to(images)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.01)
-        head.bias.zero_()
-    optimiser = torch.optim.AdamW([*prompt.parameters(), *head.parameters()], lr=lr, weight_decay=weight_decay)
-    losses = np.zeros(steps)
-    prompt.train()
-    with frozen(vit), torch.random.fork_rng():
-        torch.manual_seed(seed)  # dropout draws from the global generator
-        for step, index in enumerate(progress(batches(len(images), batch, steps, generator), label, steps)):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, steps // 10, lr)
-            loss = F.cross_entropy(head(vit.pool(vit(images[index], prompt))), labels[index])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses[step] = loss.item()
-    prompt.eval()
-    return Trained(head, losses)
-
-
-def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def batches(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """``steps`` index batches from seeded permutations of n; no batch repeats an image, and none has more than n."""
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        while len(order) < min(size, n):
-            order = torch.randperm(n, generator=generator)
-        yield order[:size]
-        order = order[size:]
-
-
-@torch.no_grad()
-def accuracy(vit: VisionTransformer, prompt: Prompt | None, head: nn.Linear, images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy, a share in [0, 1]."""
-    hits = 0
-    for start in range(0, len(images), 256):
-        scores = head(vit.pool(vit(images[start : start + 256], prompt)))
-        hits += (scores.argmax(-1) == labels[start : start + 256]).sum().item()
-    return hits / len(images)
+@contextlib.contextmanager
+def training_mode(method: nn.Module) -> Iterator[None]:
+    """``method`` is in training mode inside the block, and in evaluation mode after it."""
+    method.train()
+    try:
+        yield
+    finally:
+        method.eval()
