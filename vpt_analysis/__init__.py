@@ -15,7 +15,7 @@ import importlib
 __version__ = "0.1.0"
 
 # Names are resolved when first used: commands that need no torch (help, figures that are up to date) start at once.
-_MODULES = ("attention", "backbones", "data", "moe", "pretrain", "prompts", "training")
+_MODULES = ("attention", "backbones", "baselines", "cost", "data", "moe", "pretrain", "prompts", "training")
 _NAMES = {
     "Decomposition": "decomposition",
     "LayerSplit": "decomposition",
