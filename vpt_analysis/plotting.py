@@ -87,11 +87,11 @@ def figure(width: float = COLUMN, height: float = 2.4):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def interval(ax, x, centre, low, high, series: int = 0, label: str | None = None) -> None:
+def interval(ax, x, centre, low, high, series: int = 0, label: str | None = None, size: float = 3.5) -> None:
     """One series with its intervals: a line with markers, and a bar from ``low`` to ``high`` at each ``x``.
 
-    An interval need not hold its centre (a bootstrap of a biased estimate may not). Raises ``ValueError`` where the
-    shapes differ or ``low`` exceeds ``high``.
+    ``size`` is that of the markers, in points. An interval need not hold its centre (a bootstrap of a biased estimate
+    may not). Raises ``ValueError`` where the shapes differ or ``low`` exceeds ``high``.
     """
     x, centre, low, high = (np.asarray(v, dtype=float) for v in (x, centre, low, high))
     if not x.shape == centre.shape == low.shape == high.shape:
@@ -102,7 +102,7 @@ def interval(ax, x, centre, low, high, series: int = 0, label: str | None = None
     look = SERIES[series % len(SERIES)]
     bars = {"color": look["color"], "elinewidth": 0.9, "capsize": 1.5, "capthick": 0.7, "zorder": 2}
     ax.errorbar(x, (low + high) / 2, yerr=(high - low) / 2, fmt="none", **bars)
-    ax.plot(x, centre, label=label, markeredgecolor="white", markeredgewidth=0.4, zorder=3, **look)
+    ax.plot(x, centre, label=label, markersize=size, markeredgecolor="white", markeredgewidth=0.4, zorder=3, **look)
 
 
 def overlay(ax, image: np.ndarray, values: np.ndarray, vmin: float, vmax: float, title: str = ""):
