@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from . import _keys
+from vpt_analysis.storage import digest_file
 
 FORMATS = ("pdf", "png")
 
@@ -46,13 +46,7 @@ def draw(module: ModuleType, arrays: dict[str, np.ndarray], config: dict, mark: 
         files = [folder / f"{name}.{kind}" for kind in FORMATS]
         for path in files:
             plotting.save(figure, path)
-    return {path.name: _keys.digest_file(path) for path in files}
-
-
-def write_record(path: Path, record: dict) -> None:
-    from vpt_analysis.storage import write_text
-
-    write_text(path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return {path.name: digest_file(path) for path in files}
 
 
 def read_record(path: Path) -> dict | None:
@@ -69,6 +63,6 @@ def up_to_date(folder: Path, name: str, key: str) -> bool:
         return False
     files = record.get("files", {})
     try:
-        return bool(files) and all(_keys.digest_file(folder / f) == digest for f, digest in files.items())
+        return bool(files) and all(digest_file(folder / f) == digest for f, digest in files.items())
     except OSError:
         return False

@@ -3,16 +3,14 @@
 A figure is a module of this package whose name does not begin with an underscore, with
 
 - ``TITLE``: one line;
-- ``config(tier) -> dict``: every choice of the "quick" or the "full" tier, as plain JSON values. ``images`` (how many),
-  ``seeds`` and ``backbone`` are printed on the figure and kept in its record;
-- ``inputs(config) -> dict[str, Path]``: the files that the result depends on, weights and data; their digests enter the
-  cache key;
-- ``parts(config) -> list[dict]``: the work, cut into pieces that are cached one by one, each with a ``name``;
-- ``compute(part) -> dict[str, np.ndarray]``: one piece, from its own dict alone;
+- ``STUDY``: the name of the study in ``vpt_analysis.studies`` whose results it draws; several figures may share one. A
+  figure may be a study of its own instead, with ``config``, ``inputs``, ``parts`` and ``compute`` as
+  ``vpt_analysis.sweep`` describes them. ``images`` (how many), ``seeds`` and ``backbone`` of the config are printed on
+  the figure and kept in its record;
 - ``draw(arrays, config) -> Figure``: the picture, from arrays named ``<part>/<array>`` and nothing else;
 - ``caption(arrays, config) -> str``: what is shown, n, what the intervals are, and what follows.
 
-Modules import torch and the like inside ``compute``, so that finding out that nothing changed costs next to nothing.
+Modules import torch and the like inside functions, so that finding out that nothing changed costs next to nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from vpt_analysis import sweep
 from vpt_analysis.errors import unknown
 
-NEEDED = ("TITLE", "config", "inputs", "parts", "compute", "draw", "caption")
-TIERS = ("quick", "full", "committed")
+NEEDED = ("TITLE", "draw", "caption")
 
 
 def names() -> list[str]:
@@ -39,7 +37,17 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise unknown("figure", name, names())
     module = importlib.import_module(f"paper_figures.{name}")
+    own = [part for part in sweep.NEEDED if hasattr(module, part)]
     missing = [part for part in NEEDED if not hasattr(module, part)]
+    if not hasattr(module, "STUDY"):
+        missing += [part for part in sweep.NEEDED if part not in own]
+    elif own:
+        raise TypeError(f"{module.__file__} names a STUDY and defines {', '.join(own)} itself; keep one of the two")
     if missing:
         raise TypeError(f"{module.__file__} lacks {', '.join(missing)}; paper_figures/_registry.py says what each is")
     return module
+
+
+def study(module: ModuleType) -> ModuleType:
+    """What computes a figure's arrays: the study that it names, or the figure itself."""
+    return sweep.study(module.STUDY) if hasattr(module, "STUDY") else module

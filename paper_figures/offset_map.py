@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _inputs
+from vpt_analysis.studies import tasks
 
 TITLE = "Where a prompt's mass goes, and how much of the output is its offset term"
 STATES = ("untrained", "trained")
@@ -34,7 +34,7 @@ def config(tier: str) -> dict:
 
 
 def inputs(config: dict) -> dict[str, Path]:
-    return {"weights": _inputs.backbone(config["backbone"])} | _inputs.packed(config["data"])
+    return {"weights": tasks.weights(config["backbone"])} | tasks.files([config["data"]])
 
 
 def parts(config: dict) -> list[dict]:
@@ -50,7 +50,7 @@ def compute(part: dict) -> dict[str, np.ndarray]:
     from vpt_analysis import data, load_backbone, prompts
 
     vit = load_backbone(part["backbone"])
-    trained, test, top1 = _inputs.train(vit, part)
+    trained, test, top1 = tasks.trained(vit, part)
     shown = test.images[part["shown"]]
     if part["photographs"]:
         shown = torch.cat([shown, data.photographs(vit.config.image_size).images[1:]])  # the flower

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _inputs
+from vpt_analysis.studies import tasks
 
 TITLE = "Adaptivity spectrum of VPT-Shallow and VPT-Deep by layer"
 MECHANISMS = {"vpt-shallow": "VPT-Shallow", "vpt-deep": "VPT-Deep"}
@@ -33,10 +33,7 @@ def config(tier: str) -> dict:
 
 
 def inputs(config: dict) -> dict[str, Path]:
-    files = {"weights": _inputs.backbone(config["backbone"])}
-    for name in config["data"]:
-        files |= _inputs.packed(name)
-    return files
+    return {"weights": tasks.weights(config["backbone"])} | tasks.files(config["data"])
 
 
 def parts(config: dict) -> list[dict]:
@@ -52,56 +49,17 @@ def parts(config: dict) -> list[dict]:
 def compute(part: dict) -> dict[str, np.ndarray]:
     """Shares (L, 4) and intervals (L, 4, 2) for each kind of query, and the variance share of prompt states (L, 3)."""
     from vpt_analysis import load_backbone, moe
+    from vpt_analysis.probes import states
 
     vit = load_backbone(part["backbone"])
-    prompt, test, top1 = _inputs.train(vit, part)
+    prompt, test, top1 = tasks.trained(vit, part)
     images = test.normalised(vit.config)
-    found = {"top1": np.array(top1), "states": state_variance(vit, images, prompt)}
+    found = {"top1": np.array(top1), "states": states.state_variance(vit, images, prompt, RESAMPLES)}
     for queries in QUERIES:
         spectra = moe.adaptivity_spectrum(vit, images, prompt, queries=queries, resamples=RESAMPLES)
         found[f"{queries}/shares"] = np.stack([s.shares for s in spectra])
         found[f"{queries}/intervals"] = np.stack([s.intervals for s in spectra])
     return found
-
-
-def state_variance(vit, images, prompt) -> np.ndarray:
-    """Between-image share of the variance of the prompt states that enter each layer, (L, 3): share, low, high.
-
-    Over images b and prompts j, the variance of the states s_bj splits into that of the means over images (between the
-    prompts) and the rest (between the images). The interval is a percentile bootstrap over images.
-    """
-    import torch
-
-    sums, squares = [], []  # per image, each layer: states (n, L, P, d) and their squared norms (n, L)
-    states: list = []
-    hooks = [b.register_forward_pre_hook(lambda _, args: states.append(args[0])) for b in vit.blocks]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(images), 64):
-                states.clear()
-                content = vit(images[start : start + 64], prompt).shape[1]
-                riders = [s[:, content:].double() for s in states]
-                sums.append(torch.stack(riders, 1))
-                squares.append(torch.stack([r.square().sum((1, 2)) for r in riders], 1))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    s, q = torch.cat(sums).numpy(), torch.cat(squares).numpy()
-    n, layers, p, _ = s.shape
-    if p == 0:  # extra keys and values only: the same for every image by construction
-        return np.zeros((layers, 3))
-    rng = np.random.default_rng(0)
-    weights = np.concatenate([np.full((1, n), 1 / n), rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n])
-    shares = np.empty((len(weights), layers))
-    for layer in range(layers):
-        gram = s[:, layer].reshape(n, -1)
-        gram = gram @ gram.T  # (n, n): ‖weighted mean over images‖² is wᵀ G w
-        centre = s[:, layer].sum(1)
-        centre = centre @ centre.T / p  # the same for the mean over images and prompts, times P
-        means, grand = (((weights @ g) * weights).sum(1) for g in (gram, centre))
-        second = weights @ q[:, layer]
-        shares[:, layer] = (second - means) / (second - grand)
-    return np.stack([shares[0], *np.quantile(shares[1:], [0.025, 0.975], axis=0)], axis=1)
 
 
 def draw_panel(ax, shares: np.ndarray, intervals: np.ndarray) -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import vpt_analysis as va
-from paper_figures import _compute, _inputs, offset_map, spectrum
-from vpt_analysis import plotting
+from paper_figures import offset_map, spectrum
+from vpt_analysis import plotting, sweep
+from vpt_analysis.probes import states
+from vpt_analysis.studies import tasks
 
 TINY = {"train_images": 20, "images": 12, "steps": 2, "batch": 8, "length": 3}
 
@@ -64,10 +66,10 @@ def test_state_variance_is_the_ratio_of_variances(backbone):
         for image in images:
             vit(image[None], prompt)
     hook.remove()
-    states = torch.stack(inputs)  # (n, P, d)
-    between_images = (states - states.mean(0)).square().mean((0, 1)).sum()
-    total = (states - states.mean((0, 1))).square().mean((0, 1)).sum()
-    share, low, high = spectrum.state_variance(vit, images, prompt)[2]
+    seen = torch.stack(inputs)  # (n, P, d)
+    between_images = (seen - seen.mean(0)).square().mean((0, 1)).sum()
+    total = (seen - seen.mean((0, 1))).square().mean((0, 1)).sum()
+    share, low, high = states.state_variance(vit, images, prompt)[2]
     assert share == pytest.approx(float(between_images / total), rel=1e-5)
     assert 0 < low <= high < 1
 
@@ -136,26 +138,26 @@ def test_interval_of_seeds_holds_that_of_each():
 
 
 def test_full_tier_without_data_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.delenv(_inputs.VARIABLE, raising=False)
-    with pytest.raises(FileNotFoundError, match=f"set {_inputs.VARIABLE}.*--tier committed"):
-        _inputs.packed("cifar100")
-    monkeypatch.setenv(_inputs.VARIABLE, str(tmp_path))
+    monkeypatch.delenv(tasks.VARIABLE, raising=False)
+    with pytest.raises(FileNotFoundError, match=f"set {tasks.VARIABLE}.*--tier committed"):
+        tasks.files(["cifar100"])
+    monkeypatch.setenv(tasks.VARIABLE, str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no cifar100.tar in"):
-        _inputs.packed("cifar100")
-    assert _inputs.packed("digits") == {}
+        tasks.files(["cifar100"])
+    assert tasks.files(["digits", "shapes-count"]) == {}
 
 
 def test_missing_backbone_is_named():
     with pytest.raises(FileNotFoundError, match="'vit-huge' is not at"):
-        _inputs.backbone("vit-huge")
+        tasks.weights("vit-huge")
 
 
 def test_full_tier_finds_its_data(data_dir, monkeypatch):
-    monkeypatch.setenv(_inputs.VARIABLE, str(data_dir))
+    monkeypatch.setenv(tasks.VARIABLE, str(data_dir))
     for module in (spectrum, offset_map):
         names = module.config("full")["data"]
-        for name in [names] if isinstance(names, str) else names:
-            assert _inputs.packed(name)[name].is_file()
+        found = tasks.files([names] if isinstance(names, str) else names)
+        assert found and all(path.is_file() for path in found.values())
 
 
 def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
@@ -164,7 +166,7 @@ def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
     found = []
     for jobs in (1, 2):
         paths = {part["name"]: tmp_path / str(jobs) / f"{part['name']}.npz" for part in parts}
-        found.append(_compute.collect(spectrum, parts, paths, jobs))
+        found.append(sweep.collect(spectrum, parts, paths, jobs))
     assert list(found[0]) == list(found[1])
     for name, array in found[0].items():
         np.testing.assert_array_equal(array, found[1][name], err_msg=name)

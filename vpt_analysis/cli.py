@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OUT = Path("paper_figures") / "out"
 # What the package raises for input it cannot use: values, types, files, an extra that is not installed, and weights or
 # scores beyond the dtype (SplitError).
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "figures", "draw the paper's figures", FIGURES, figures)
     p.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all)")
     p.add_argument("--tier", default="quick", help="quick (default), full or committed")
-    p.add_argument("--out", default=Path("paper_figures") / "out", type=Path, help="folder (default: %(default)s)")
+    p.add_argument("--out", default=OUT, type=Path, help="folder (default: %(default)s)")
     p.add_argument("--commit", action="store_true", help="with --tier full: store the results for the committed tier")
     p.add_argument("--jobs", type=int, help="parts computed at a time, one thread each (default: the cores there are)")
     p.add_argument("--list", action="store_true", help="list the figures and stop")
@@ -105,13 +106,15 @@ def _recipe_flags(p: argparse.ArgumentParser) -> None:
 
 
 def figures(args: argparse.Namespace) -> int:
-    from paper_figures import _compute, _registry, _run
+    from paper_figures import _registry, _run
+
+    from .sweep import available_cores
 
     if args.list:
         for name in _registry.names():
             print(f"{name:<20} {_registry.load(name).TITLE}")
         return OK
-    jobs = _compute.available_cores() if args.jobs is None else args.jobs
+    jobs = available_cores() if args.jobs is None else args.jobs
     return _run.run(args.names, args.tier, args.out, commit=args.commit, jobs=jobs, show_traceback=args.traceback)
 
 

@@ -1,4 +1,4 @@
-"""Tasks of the studies: where their data lies, and fair draws of training and test images."""
+"""Tasks of studies and figures: where their weights and data lie, and a prompt trained on one."""
 
 from __future__ import annotations
 
@@ -34,3 +34,25 @@ def files(names: list[str]) -> dict[str, Path]:
             raise FileNotFoundError(f"no {name}.tar in {folder} ({VARIABLE}); --tier committed needs no data")
         found[name] = path
     return found
+
+
+def trained(vit, part: dict):
+    """The prompt of one part, trained with a classifier on its data; its test images, and the test accuracy.
+
+    ``part`` names ``data``, ``mechanism``, ``length``, ``train_images``, ``images``, ``steps``, ``batch``, ``lr`` and
+    ``seed``. Training and test images are stratified draws of their splits; the seed draws the training images, the
+    initialisation and the order.
+    """
+    from .. import data, prompts, training
+
+    size = vit.config.image_size
+    train_set = data.load(part["data"], "train", size).subset(n=part["train_images"], seed=part["seed"])
+    test_set = data.load(part["data"], "test", size).subset(n=part["images"], seed=0)
+    prompt = prompts.create(part["mechanism"], vit.config, part["length"], seed=part["seed"])
+    plan = training.Training(steps=part["steps"], batch=part["batch"], lr=part["lr"], seed=part["seed"])
+    run = training.train(
+        vit, prompt, train_set.normalised(vit.config), train_set.labels, plan, classes=len(train_set.class_names),
+        label=part["name"],
+    )  # fmt: skip
+    top1 = training.accuracy(vit, prompt, run.head, test_set.normalised(vit.config), test_set.labels)
+    return prompt, test_set, top1

@@ -1,0 +1,221 @@
+"""Studies: found by name, computed part by part, resumed, shared by figures, stored with the package."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import paper_figures
+from paper_figures import _run
+from vpt_analysis import studies, sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STUDY = """
+import os, time
+from pathlib import Path
+import numpy as np
+
+HERE = Path(os.environ["FAKE_STUDY"])
+
+def config(tier):
+    return {"images": 4, "seeds": [0, 1, 2], "backbone": "none", "size": {"quick": 3, "full": 5}[tier]}
+
+def inputs(config):
+    return {"weights": HERE / "weights.bin"}
+
+def parts(config):
+    return [{"name": f"task:{s}", "seed": s, "size": config["size"]} for s in config["seeds"]]
+
+def compute(part):
+    with open(HERE / "computed.txt", "a") as log:
+        log.write(part["name"] + "\\n")
+    if part["seed"] == 2:
+        time.sleep(float(os.environ.get("FAKE_SLEEP", "0")))
+    return {"y": np.random.default_rng(part["seed"]).normal(size=part["size"])}
+"""
+
+FIGURE = """
+STUDY = "fake_study"
+TITLE = "One of several"
+
+def caption(arrays, config):
+    return f"n = {config['images']}"
+
+def draw(arrays, config):
+    from vpt_analysis import plotting
+    figure = plotting.figure()
+    figure.subplots().plot(arrays["task:0/y"])
+    return figure
+"""
+
+
+class Fake:
+    """A study and two figures that draw it, in folders of their own, found as if they lay in the packages."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.out, self.committed = folder, folder / "out", folder / "committed"
+        (folder / "studies").mkdir()
+        (folder / "figures").mkdir()
+        (folder / "weights.bin").write_bytes(b"weights")
+        self.file = folder / "studies" / "fake_study.py"
+        self.edit(STUDY)
+        for name in ("one", "two"):
+            (folder / "figures" / f"{name}.py").write_text(FIGURE)
+
+    def edit(self, text: str) -> None:
+        self.file.write_text(text)
+        sys.modules.pop("vpt_analysis.studies.fake_study", None)
+
+    def replace(self, old: str, new: str) -> None:
+        assert old in self.file.read_text()
+        self.edit(self.file.read_text().replace(old, new))
+
+    def plan(self, tier: str = "quick") -> sweep.Computed:
+        return sweep.Computed(sweep.study("fake_study"), tier, self.out / "cache")
+
+    @property
+    def computed(self) -> list[str]:
+        log = self.folder / "computed.txt"
+        return log.read_text().split() if log.exists() else []
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> Fake:
+    monkeypatch.setenv("FAKE_STUDY", str(tmp_path))
+    monkeypatch.setattr(studies, "__path__", [*studies.__path__, str(tmp_path / "studies")])
+    monkeypatch.setattr(paper_figures, "__path__", [*paper_figures.__path__, str(tmp_path / "figures")])
+    monkeypatch.setattr(sweep, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within one second would look like one
+    yield Fake(tmp_path)
+    for name in ("vpt_analysis.studies.fake_study", "paper_figures.one", "paper_figures.two"):
+        sys.modules.pop(name, None)
+
+
+def test_studies_are_the_modules_that_compute():
+    assert {"family", "rates"} <= set(sweep.names()) and not {"arms", "tasks"} & set(sweep.names())
+    with pytest.raises(ValueError, match="unknown study 'famly'; did you mean 'family'"):
+        sweep.study("famly")
+
+
+def test_two_figures_of_one_study_compute_it_once(fake):
+    assert _run.run(["one", "two"], "quick", fake.out) == 0
+    assert fake.computed == ["task:0", "task:1", "task:2"]
+    assert {"one.png", "two.png"} <= {f.name for f in fake.out.iterdir()}
+    assert len(list((fake.out / "cache").iterdir())) == 3
+
+
+def test_keys_know_nothing_of_the_figures(fake):
+    before = fake.plan().keys
+    (fake.folder / "figures" / "one.py").write_text(FIGURE.replace("One of", "Another of"))
+    sys.modules.pop("paper_figures.one", None)
+    assert fake.plan().keys == before
+
+
+def test_other_choices_keep_the_parts_that_are_there(fake):
+    fake.plan().arrays(1)
+    fake.replace('"seeds": [0, 1, 2]', '"seeds": [0, 1, 2, 3]')
+    fake.plan().arrays(1)
+    assert fake.computed == ["task:0", "task:1", "task:2", "task:3"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('default_rng(part["seed"])', 'default_rng(part["seed"] + 1)'), ('"size": config["size"]', '"size": 7')],
+)
+def test_what_a_part_depends_on_computes_again(fake, old, new):
+    first = fake.plan().arrays(1)
+    fake.replace(old, new)
+    second = fake.plan().arrays(1)
+    assert len(fake.computed) == 6
+    assert not np.array_equal(first["task:0/y"], second["task:0/y"])
+
+
+def test_package_code_leaves_out_what_only_shows_and_what_only_chooses(tmp_path, monkeypatch):
+    """A copy of the package, edited: the digest moves with what computes and with nothing else."""
+    for path, text in {
+        "training.py": "a = 1", "claims/rules.py": "b = 1", "cli.py": "c = 1",
+        "studies/s.py": "def config(tier): return 1\ndef compute(part): return 1",
+    }.items():  # fmt: skip
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+
+    def digest() -> str:
+        return sweep.package_code.__wrapped__()
+
+    before = digest()
+    (tmp_path / "claims/rules.py").write_text("b = 2")
+    (tmp_path / "cli.py").write_text("c = 2")
+    (tmp_path / "studies/s.py").write_text("def config(tier): return 2\ndef compute(part): return 1  # a comment")
+    assert digest() == before
+    (tmp_path / "studies/s.py").write_text("def config(tier): return 2\ndef compute(part): return 2")
+    changed = digest()
+    assert changed != before
+    (tmp_path / "training.py").write_text("a = 2")
+    assert digest() not in (before, changed)
+
+
+def test_committed_results_of_a_study_serve_every_figure(fake):
+    assert _run.run(["one"], "full", fake.out, commit=True) == 0
+    assert sorted(f.name for f in fake.committed.iterdir()) == ["fake_study.json", "fake_study.npz"]
+    computed = list(fake.computed)
+    assert _run.run(["one", "two"], "committed", fake.out) == 0
+    assert fake.computed == computed
+    arrays, record = sweep.committed("fake_study")
+    assert arrays["task:2/y"].shape == (5,) and record["config"]["size"] == 5
+    assert set(record) == {"config", "inputs", "collected_with"} and set(record["inputs"]) == {"weights"}
+
+
+def test_missing_committed_results_say_how_to_make_them(fake):
+    with pytest.raises(FileNotFoundError, match="vpt-analysis study fake_study --tier full --commit"):
+        sweep.committed("fake_study")
+
+
+def test_killed_run_loses_the_part_in_flight_and_no_other(fake):
+    script = (
+        "import sys; from vpt_analysis import studies, sweep; studies.__path__.append(sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "sweep.Computed(sweep.study('fake_study'), 'quick', Path(sys.argv[2])).arrays(1)"
+    )
+    command = [sys.executable, "-B", "-c", script, str(fake.folder / "studies"), str(fake.out / "cache")]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT), "FAKE_SLEEP": "60"})
+    deadline = time.monotonic() + 60
+    while "task:2" not in fake.computed and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    fake.plan().arrays(1)
+    assert fake.computed == ["task:0", "task:1", "task:2", "task:2"]
+
+
+def test_two_parts_of_one_name_are_refused(fake):
+    fake.replace('f"task:{s}"', '"task"')
+    with pytest.raises(ValueError, match="3 parts have 1 names"):
+        fake.plan()
+
+
+def test_parts_are_computed_on_one_thread_and_the_setting_comes_back():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with sweep.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_objects_are_not_stored(tmp_path):
+    with pytest.raises(TypeError, match="holds Python objects"):
+        sweep.write(tmp_path / "a.npz", {"x": np.array([{}])})
+    assert list(tmp_path.iterdir()) == []
