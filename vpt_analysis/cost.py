@@ -57,7 +57,7 @@ def cost(vit: VisionTransformer, method: Method | None = None, image_size: int |
     >>> cost(vit).flops == 2 * 4 * 48 * 8 + 2 * 5 * 8 * 12 * 8 + 4 * 5**2 * 8
     True
     """
-    side = image_size or vit.config.image_size
+    side = vit.config.image_size if image_size is None else image_size
     image = torch.zeros(1, vit.config.channels, side, side).to(vit.patch.weight)
     plain = flops(vit, None, image)
     adapted = plain if method is None else flops(vit, method, image)
@@ -69,10 +69,11 @@ def cost(vit: VisionTransformer, method: Method | None = None, image_size: int |
     )
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without it the counter stops at a parameter that is given to a module as its input
 def flops(vit: VisionTransformer, method: Method | None, images: Tensor) -> int:
     """FLOPs of one forward pass of ``images`` (B, C, h, w), a multiply-add as 2; dropout leaves no trace."""
     # The counter does not know the fused attention of the CPU; written out, attention is two products it does know.
-    with torch.random.fork_rng(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    random_state = torch.random.fork_rng([images.device] if images.device.type == "cuda" else [])
+    with random_state, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         vit(images) if method is None else method.encode(vit, images)
     return counter.get_total_flops()
