@@ -136,9 +136,27 @@ class TokenPrompt(KeyPrompt):
 
 
 def checked_dropout(rate: float) -> nn.Dropout:
-    if not 0 <= rate < 1:
+    if not is_number(rate) or not 0 <= rate < 1:
         raise ValueError(f"prompt dropout is {rate!r}; expected a share in [0, 1)")
     return nn.Dropout(rate)
+
+
+def checked_count(what: str, value: int) -> int:
+    """``value`` where it is an integer ≥ 1, else ``ValueError``; True is a flag, not a one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{what} is {value!r}; expected an integer ≥ 1")
+    return value
+
+
+def checked_flag(what: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} is {value!r}; expected True or False")
+    return value
+
+
+def is_number(value: object) -> bool:
+    """A finite real number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def official_bound(config: ViTConfig) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..vit import Block, ViTConfig
-from .base import TokenPrompt
+from .base import TokenPrompt, checked_count, checked_flag
 from .prefix import in_heads
 
 
@@ -27,9 +27,8 @@ class E2VPT(TokenPrompt):
 
     def __init__(self, config: ViTConfig, length: int, key_values: int = 5, share: bool = True, dropout: float = 0.0):
         super().__init__(config, length, dropout, key_values=key_values, share=share)
-        if not isinstance(key_values, int) or key_values < 1:
-            raise ValueError(f"{key_values!r} key-value prompts asked for; expected an integer ≥ 1")
-        sets = 1 if share else 2
+        checked_count("number of key-value prompts", key_values)
+        sets = 1 if checked_flag("share of e2vpt", share) else 2
         self.key_values = nn.Parameter(torch.empty(sets, config.depth, key_values, config.width))
 
     @torch.no_grad()

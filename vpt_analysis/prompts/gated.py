@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..attention import KeyGroup
 from ..vit import Block, Riders, ViTConfig
-from .base import TokenPrompt
+from .base import TokenPrompt, is_number
 
 TEMPERATURES = (0.01, 10.0)
 
@@ -34,6 +34,8 @@ class Gated(TokenPrompt):
 
     def __init__(self, config: ViTConfig, length: int, gate_init: float = 5.0, dropout: float = 0.0):
         super().__init__(config, length, dropout, gate_init=gate_init)
+        if not is_number(gate_init):
+            raise ValueError(f"gate_init of gated is {gate_init!r}; expected a finite number, such as 5")
         self.logit = nn.Parameter(torch.empty(config.depth - 1))
         self.temperature = nn.Parameter(torch.empty(config.depth))
 

@@ -16,12 +16,11 @@ class NoRGa(KeyPrompt):
 
     The content's scores stay as they are; one softmax joins all. ``on`` names the mechanism that gives the keys and
     values: "vpt-deep" (tied, as for visual prompts) or "prefix" (untied, as in the paper's continual learning), or any
-    other with static keys and values. σ is tanh (the default of the released code), sigmoid or gelu.
-    ``activation="identity"`` is the control with the same parameters and no non-linearity: :math:`(1+\alpha\tau)s'`, a
-    learnable temperature. Both scalars start at 1, as in the released code, and act on scores divided by √e; at α = 0
-    the
-    gate is that of the mechanism below. The released code reshapes its prefixes so that keys and values mix between the
-    images of a batch; that is not reproduced.
+    other with static keys and values in the same softmax. σ is tanh (the default of the released code), sigmoid or
+    gelu. ``activation="identity"`` is the control with the same parameters and no non-linearity:
+    :math:`(1+\alpha\tau)s'`, a learnable temperature. Both scalars start at 1, as in the released code, and act on
+    scores divided by √e; at α = 0 the gate is that of the mechanism below. The released code reshapes its prefixes so
+    that keys and values mix between the images of a batch; that is not reproduced.
 
     Source: Le et al., Mixture of Experts Meets Prompt-Based Continual Learning, NeurIPS 2024, eq. 12, and its code.
     """
@@ -35,8 +34,12 @@ class NoRGa(KeyPrompt):
     ):
         super().__init__(config, length, on=on, activation=checked_activation(activation), dropout=dropout)
         below = build(on, config, length, **({"dropout": dropout} if dropout else {}))
-        if not isinstance(below, KeyPrompt) or isinstance(below, NoRGa) or not below.experts.startswith("static"):
-            raise ValueError(f"norga on {on!r}: expected a mechanism of static keys and values, 'vpt-deep' or 'prefix'")
+        static = isinstance(below, KeyPrompt) and below.experts.startswith("static")
+        if not static or isinstance(below, NoRGa) or below.combine != self.combine:
+            raise ValueError(
+                f"norga on {on!r}: expected a mechanism of static keys and values that join the content's by one "
+                f"softmax, such as 'vpt-deep' or 'prefix'"
+            )
         self.below = below
         self.alpha = nn.Parameter(torch.empty(config.depth))
         self.tau = nn.Parameter(torch.empty(config.depth))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from ..vit import Block, ViTConfig
-from .base import KeyPrompt, official_bound
+from .base import KeyPrompt, checked_count, official_bound
 from .prefix import in_heads
 
 
@@ -26,8 +26,7 @@ class PrefixShared(KeyPrompt):
 
     def __init__(self, config: ViTConfig, length: int, rank: int = 48):
         super().__init__(config, length, rank=rank)
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank of the shared latent is {rank!r}; expected an integer ≥ 1")
+        checked_count("rank of the shared latent", rank)
         d = config.width
         self.latent = nn.Parameter(torch.empty(config.depth, length, d))
         self.down = nn.ModuleList(skip_init(nn.Linear, d, rank) for _ in range(config.depth))

@@ -19,13 +19,16 @@ def from_prototypes(name: str, vit: VisionTransformer, images: Tensor, length: i
     content tokens that enter that layer on ``images`` (n, C, h, w) without a prompt.
 
     The class of functions is that of the mechanism: only the start changes. Untied keys and values start at those of
-    the centres. SPT's released code draws tokens at random by default; its k-means variant is what is done here. Raises
-    ``ValueError`` for mechanisms whose prompts are not tokens of a layer's sequence, and for fewer tokens than prompts.
+    the centres, VFPT's Fourier part at their transforms. Prompts that travel have tokens in layer 1 only. SPT's
+    released code draws tokens at random by default; its k-means variant is what is done here. Raises ``ValueError`` for
+    mechanisms whose prompts are not tokens of a layer's sequence, and for fewer tokens than prompts.
 
     Source: Wang et al., Revisiting the Power of Prompt for Visual Tuning (SPT), ICML 2024.
     """
     from sklearn.cluster import KMeans
 
+    if not len(images):
+        raise ValueError("no images given; prototypes are centres of their content tokens, so give some")
     prompt = create(name, vit.config, length, seed, **options).to(vit.patch.weight)
     rng = np.random.default_rng(seed)
     for layer, tokens in enumerate(entering(vit, images)):

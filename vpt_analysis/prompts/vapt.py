@@ -9,7 +9,7 @@ from torch.nn.utils import skip_init
 
 from ..errors import unknown
 from ..vit import ViTConfig
-from .base import KeyPrompt, checked_dropout, official_bound, per_image
+from .base import KeyPrompt, checked_count, checked_dropout, checked_flag, official_bound, per_image
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
 
@@ -62,10 +62,11 @@ class VAPT(KeyPrompt):
         }  # fmt: skip
         super().__init__(config, length, **options)
         if activation not in ACTIVATIONS:
-            raise unknown("activation of vapt", activation, ACTIVATIONS)
-        for what, value in (("kernel", kernel), ("rank", rank)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{what} of {self.name} is {value!r}; expected an integer ≥ 1")
+            raise unknown(f"activation of {self.name}", activation, ACTIVATIONS)
+        for what in ("kernel", "rank"):
+            checked_count(f"{what} of {self.name}", options[what])
+        for what in ("padding", "static_first", "norm", "residual", "bias", "zero_init"):
+            checked_flag(f"{what} of {self.name}", options[what])
         self.pad = (kernel - 1) // 2 if padding else 0
         self.side = config.grid + 2 * self.pad - kernel + 1
         if self.side < 1:
