@@ -13,7 +13,8 @@ from vpt_analysis.prompts import Prompt, registry
 
 WEIGHTS = Path(va.__file__).parent / "weights" / "vit-micro.safetensors"
 MECHANISMS = tuple(va.prompts.names())
-STATIC = tuple(name for name in MECHANISMS if registry.MECHANISMS[name].experts == "static")
+STATIC = tuple(name for name in MECHANISMS if registry.MECHANISMS[name].experts.startswith("static"))
+OPEN = {"gated": {"gate_init": 0.0}}  # options without which random values leave a mechanism near a special case
 
 
 def scatter(module: nn.Module, seed: int, std: float = 0.2) -> nn.Module:
@@ -36,7 +37,7 @@ def backbone(kind: str, dtype: torch.dtype = torch.float64) -> va.VisionTransfor
 
 
 def random_prompt(vit: va.VisionTransformer, name: str, length: int, seed: int = 1, **options) -> Prompt:
-    prompt = va.prompts.create(name, vit.config, length, **options)
+    prompt = va.prompts.create(name, vit.config, length, **OPEN.get(name, {}) | options)
     return scatter(prompt, seed, 0.5).to(vit.patch.weight.dtype).eval()
 
 
@@ -44,6 +45,13 @@ def random_images(vit: va.VisionTransformer, n: int = 3, seed: int = 2) -> Tenso
     c = vit.config
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, c.channels, c.image_size, c.image_size, generator=generator).to(vit.patch.weight)
+
+
+def moves(prompt: Prompt, layer: int) -> bool:
+    """Whether the experts of a layer may depend on the image."""
+    if prompt.experts.startswith("static"):
+        return False
+    return layer > 0 or (prompt.experts == "adaptive" and not prompt.options.get("static_first"))
 
 
 class TokenForm(Prompt):
@@ -72,6 +80,17 @@ class FixedKeys(Prompt):
 
     def forward(self, layer, block, x, before):
         return None, KeyGroup(self.key, self.value, **self.group)
+
+
+def entering(vit: va.VisionTransformer, images: Tensor, prompt: Prompt | None) -> list[Tensor]:
+    """The sequence (B, N or N + P, d) that enters each block."""
+    found = []
+    hooks = [block.register_forward_pre_hook(lambda _, args: found.append(args[0])) for block in vit.blocks]
+    with torch.no_grad():
+        vit(images, prompt)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def captured(vit: va.VisionTransformer, images: Tensor, prompt: Prompt | None) -> list[tuple]:

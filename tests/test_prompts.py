@@ -24,18 +24,6 @@ def test_all_mechanisms_are_registered_and_name_their_axes():
         assert mechanism.name == name and mechanism.experts and mechanism.gate and mechanism.combine
 
 
-@pytest.mark.parametrize("name, count", [("vpt-shallow", 5 * 24), ("vpt-deep", 3 * 5 * 24)])
-def test_parameter_counts_of_static_prompts(name, count):
-    assert va.vit.parameter_count(prompts.create(name, CONFIG, 5)) == count
-
-
-def test_parameter_count_of_vapt_as_released():
-    """2638 P + 29,228 on ViT-B/16: tokens 768 P, projectors 11·170 P, kernels 11·4, norms 11·1536, 16·768 shared."""
-    config = va.ViTConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12)
-    for length in (1, 10, 50):
-        assert va.vit.parameter_count(prompts.create("vapt-released", config, length)) == 2638 * length + 29_228
-
-
 @pytest.mark.parametrize("name", ["vpt-shallow", "vpt-deep"])
 def test_the_official_initialisation_is_uniform_within_its_bound(name):
     config = va.ViTConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12)
@@ -54,17 +42,6 @@ def test_same_seed_same_values(name):
     a, b, c = (prompts.create(name, CONFIG, 4, seed=s).state_dict() for s in (3, 3, 4))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
-
-
-@pytest.mark.parametrize("name", ["vpt-shallow", "vpt-deep"])
-def test_dropout_has_a_mask_for_every_image_and_none_in_evaluation(name):
-    vit = random_vit()
-    images = random_images(vit, 1).expand(2, -1, -1, -1)  # the same image twice
-    prompt = random_prompt(vit, name, 6, dropout=0.5)
-    first, second = vit(images, prompt.eval())
-    assert (first - second).abs().max() <= 1e-12
-    first, second = vit(images, prompt.train())
-    assert not torch.allclose(first, second)
 
 
 def test_dropout_in_the_prefix_form_is_dropout_of_the_tokens():
@@ -91,13 +68,14 @@ def test_keys_and_values_are_computed_once_a_layer_not_once_an_image():
 @pytest.mark.parametrize("length", [0, 5])
 def test_saved_and_loaded_prompts_are_the_same(name, length, tmp_path, dtype):
     vit = random_vit(dtype)
-    prompt = random_prompt(vit, name, length, dropout=0.1)
+    prompt = random_prompt(vit, name, length)
     prompts.save(prompt, tmp_path / "p.safetensors")
     loaded = prompts.load(tmp_path / "p.safetensors")
     assert not loaded.training
     assert type(loaded) is type(prompt) and loaded.options == prompt.options and loaded.length == length
     assert all(torch.equal(v, prompt.state_dict()[k]) for k, v in loaded.state_dict().items())
-    assert (vit(random_images(vit), loaded) - vit(random_images(vit), prompt)).abs().max() <= 1e-5
+    bound = 1e-5 if dtype == torch.float32 else 1e-12  # the same values at other addresses: sums in another order
+    assert (vit(random_images(vit), loaded) - vit(random_images(vit), prompt)).abs().max() <= bound
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
 
 

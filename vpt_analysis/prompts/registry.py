@@ -46,7 +46,8 @@ def build(name: str, config: ViTConfig, length: int, **options) -> Prompt:
     if not isinstance(name, str) or name not in MECHANISMS:
         raise unknown("prompt mechanism", name, MECHANISMS)
     mechanism = MECHANISMS[name]
-    known = list(inspect.signature(mechanism).parameters)[2:]
+    parameters = list(inspect.signature(mechanism).parameters.values())[2:]
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
