@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vpt_analysis import sweep
+from vpt_analysis.claims import stored
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 
@@ -30,9 +31,9 @@ def run(
     """Bring figures (all, or those named) up to date in ``out``; 0 if all are, 1 if any failed.
 
     ``jobs``: how many parts of a study are computed at a time, each on one thread. ``commit`` stores the arrays too,
-    where the committed tier finds them: those of a shared study beside it, of other figures in ``committed``. Raises
-    ``ValueError`` for an unknown name or tier, ``OSError`` where ``out`` cannot be written, before anything is
-    computed.
+    where the committed tier finds them: those of a shared study, and its verdicts, with the studies, of other figures
+    in ``committed``. Raises ``ValueError`` for an unknown name or tier, ``OSError`` where ``out`` cannot be written,
+    before anything is computed.
     """
     sweep.check(tier, commit, jobs)
     known = _registry.names()
@@ -72,7 +73,7 @@ def one(name: str, tier: str, out: Path, commit: bool, committed: Path, jobs: in
         return "up to date"
     arrays = plan.arrays(jobs)
     if commit:
-        plan.store(arrays, folder)
+        plan.store(arrays, folder) if study is module else stored.store(plan, arrays)
     if fresh:
         return "up to date, results stored for the committed tier"
     mark = _picture.stamp(tier, plan.config, plan.inputs.get("weights"))

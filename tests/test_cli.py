@@ -17,7 +17,7 @@ import vpt_analysis as va
 from vpt_analysis import cli, provenance, report
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("figures", "decompose", "pretrain", "backbones")
+COMMANDS = ("figures", "claims", "study", "decompose", "pretrain", "backbones")
 
 
 @pytest.fixture
@@ -125,6 +125,14 @@ BAD = {
     "no such data": (["pretrain", "--data", "none.npz", "--out", "{out}"], "none.npz"),
     "no such figure": (["figures", "ofset_map", "--out", "{out}"], "unknown figure"),
     "no jobs": (["figures", "--jobs", "0", "--out", "{out}"], "0 jobs asked for"),
+    "no such claim": (["claims", "C44"], "unknown claim 'C44'; did you mean 'C4'"),
+    "no such tier of claims": (["claims", "--tier", "fast", "--out", "{out}"], "unknown tier"),
+    "quick verdicts are not committed": (
+        ["claims", "--tier", "quick", "--commit", "--out", "{out}"],
+        "add --tier full",
+    ),
+    "no such study": (["study", "famly", "--out", "{out}"], "did you mean 'family'"),
+    "quick study is not committed": (["study", "rates", "--commit", "--out", "{out}"], "add --tier full"),
     "no such tier": (["figures", "--tier", "fast", "--out", "{out}"], "unknown tier"),
     "quick results are not committed": (["figures", "--commit", "--out", "{out}"], "add --tier full"),
 }

@@ -22,6 +22,13 @@ FIGURES = """examples:
   vpt-analysis figures                          all figures, small sizes, into paper_figures/out
   vpt-analysis figures spectrum --tier full     one figure at full size; needs VPT_ANALYSIS_DATA; resumes
   vpt-analysis figures --tier committed         draw the stored results of the full tier, in seconds"""
+CLAIMS = """examples:
+  vpt-analysis claims                       verdicts on all claims, from the stored results, in seconds
+  vpt-analysis claims C4 C20                two of them
+  vpt-analysis claims --tier full --commit  compute everything again and store it; needs VPT_ANALYSIS_DATA; resumes"""
+STUDY = """examples:
+  vpt-analysis study --list
+  vpt-analysis study rates --tier full --commit    choose the learning rates of the family study anew, and store them"""
 DECOMPOSE = """examples:
   vpt-analysis decompose cat.jpg dog.jpg --backbone vit-micro --prompt my-prompt.safetensors --out split
   vpt-analysis decompose photos/ --backbone vit_base.npz --prompt vpt-deep --length 10 --out split"""
@@ -49,6 +56,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--commit", action="store_true", help="with --tier full: store the results for the committed tier")
     p.add_argument("--jobs", type=int, help="parts computed at a time, one thread each (default: the cores there are)")
     p.add_argument("--list", action="store_true", help="list the figures and stop")
+
+    p = _command(commands, "claims", "say which published claims hold, by fixed rules", CLAIMS, claims)
+    p.add_argument("ids", nargs="*", metavar="ID", help="claims such as C4 (default: all)")
+    p.add_argument("--tier", default="committed", help="committed (default), quick or full")
+    _study_flags(p, "store the results and the verdicts; with --tier committed the verdicts alone")
+    p.add_argument("--list", action="store_true", help="list the claims and stop")
+
+    p = _command(commands, "study", "compute a study that claims and figures draw on", STUDY, study)
+    p.add_argument("name", nargs="?", metavar="NAME", help="the study")
+    p.add_argument("--tier", default="quick", choices=("quick", "full"), help="quick (default) or full")
+    _study_flags(p, "with --tier full: store the results, and the verdicts of claims that draw on them")
+    p.add_argument("--list", action="store_true", help="list the studies and stop")
 
     p = _command(commands, "decompose", "split attention on your own images", DECOMPOSE, decompose)
     p.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
@@ -92,6 +111,12 @@ def _command(commands, name: str, what: str, examples: str, run) -> _Command:
     return p
 
 
+def _study_flags(p: argparse.ArgumentParser, commit: str) -> None:
+    p.add_argument("--out", default=OUT, type=Path, help="folder whose cache is used (default: %(default)s)")
+    p.add_argument("--commit", action="store_true", help=commit)
+    p.add_argument("--jobs", type=int, help="parts computed at a time, one thread each (default: the cores there are)")
+
+
 def _recipe_flags(p: argparse.ArgumentParser) -> None:
     """One flag for every number of the training recipe, read off its dataclass so that the two cannot drift apart."""
     from .pretrain import Recipe
@@ -116,6 +141,37 @@ def figures(args: argparse.Namespace) -> int:
         return OK
     jobs = available_cores() if args.jobs is None else args.jobs
     return _run.run(args.names, args.tier, args.out, commit=args.commit, jobs=jobs, show_traceback=args.traceback)
+
+
+def claims(args: argparse.Namespace) -> int:
+    from .claims import chosen, text
+    from .sweep import available_cores
+
+    if args.list:
+        print(text.listing(chosen(args.ids)))
+        return OK
+    jobs = available_cores() if args.jobs is None else args.jobs
+    return text.run(args.ids, args.tier, args.out, args.commit, jobs)
+
+
+def study(args: argparse.Namespace) -> int:
+    from . import sweep
+    from .claims import stored
+
+    if args.list or args.name is None:
+        print("\n".join(sweep.names()))
+        return OK if args.list else USAGE
+    jobs = sweep.available_cores() if args.jobs is None else args.jobs
+    module = sweep.study(args.name)
+    sweep.check(args.tier, args.commit, jobs)
+    sweep.check_writable(args.out)
+    plan = sweep.Computed(module, args.tier, args.out / "cache")
+    arrays = plan.arrays(jobs)
+    print(f"{args.name}: {len(plan.parts)} parts, {args.tier} tier, kept in {plan.cache}")
+    if args.commit:
+        stored.store(plan, arrays)
+        print(f"stored in {sweep.COMMITTED}")
+    return OK
 
 
 def decompose(args: argparse.Namespace) -> int:
