@@ -91,8 +91,8 @@ class KeyGroup:
     prompt scores (B, H, Q, P) to new ones, for gates that are more than a dot product. ``combine`` says how the two
     outputs join. ``temperature`` divides all scores of the block, content's too; the block applies it to its queries.
 
-    Where ``score`` and ``combine`` hold tensors they are dataclasses, so that many prompts can be folded into one batch;
-    their tensors broadcast over (B, H, Q, P) and (B, H, Q), ``temperature`` over (B, H, Q, e).
+    Where ``score`` and ``combine`` hold tensors they are dataclasses, so that many prompts can be folded into one
+    batch; their tensors broadcast over (B, H, Q, P) and (B, H, Q), ``temperature`` over (B, H, Q, e).
     """
 
     key: Tensor
