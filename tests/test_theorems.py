@@ -15,16 +15,20 @@ from tests.reference import (
     TokenForm,
     backbone,
     captured,
+    entering,
+    moves,
     random_images,
     random_prompt,
-    random_vit,
 )  # fmt: skip
 from vpt_analysis import moe
-from vpt_analysis.attention import Separate, attend, groups, scores, split
+from vpt_analysis.attention import Additive, Joint, Separate, attend, groups, joint, scores, split
 
+CONFIG = backbone("random").config
+ONE_KEY = tuple(name for name in STATIC if va.prompts.create(name, CONFIG, 1).keys == 1)
 both_weights = pytest.mark.parametrize("weights", ["random", "real"])
 both_paths = pytest.mark.parametrize("path", ["fused", "naive"])
 every_mechanism = pytest.mark.parametrize("name", MECHANISMS)
+every_static = pytest.mark.parametrize("name", STATIC)
 
 
 def per_head(error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -32,81 +36,119 @@ def per_head(error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return error.pow(2).sum((0, 2, 3)).sqrt() / y.pow(2).sum((0, 2, 3)).sqrt()
 
 
+def some_layers(vit: va.VisionTransformer) -> list[int]:
+    """All layers of the small random model, the first, a middle and the last one of the real one."""
+    last = vit.config.depth - 1
+    return [0, last // 2, last]
+
+
 @both_weights
 @every_mechanism
-@both_paths
-@pytest.mark.parametrize("length", [0, 1, 10, 200])
-def test_T1_the_terms_add_up_to_plain_attention(weights, name, path, length):
+def test_T1_the_terms_add_up_to_plain_attention(weights, name):
     vit = backbone(weights)
-    images, prompt = random_images(vit, 2), random_prompt(vit, name, length)
-    splits = va.decompose(vit, images, prompt, path=path, keep=("terms",), check="full")
-    assert len(splits) == vit.config.depth
-    for call, s in zip(captured(vit, images, prompt), splits, strict=True):
-        plain = call[-1][:, :, : vit.config.tokens]
-        error = per_head(s.content_term + s.prompt_term - plain, plain)
-        assert error.max() <= 1e-12
-        assert s.residual <= 1e-12
+    for length in (0, 1, 10, 200):
+        images, prompt = random_images(vit, 1 if length > 10 else 2), random_prompt(vit, name, length)
+        calls = captured(vit, images, prompt)
+        for path in ("fused", "naive"):
+            splits = va.decompose(vit, images, prompt, path=path, keep=("terms",), check="full")
+            assert len(splits) == vit.config.depth
+            for call, s in zip(calls, splits, strict=True):
+                plain = call[-1][:, :, : vit.config.tokens]
+                error = per_head(s.content_term.detach() + s.prompt_term.detach() - plain, plain)
+                assert error.max() <= 1e-12
+                assert s.residual <= 1e-12
 
 
 @both_weights
 @every_mechanism
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("length", [1, 10, 200])
-def test_T1_in_lower_precision(weights, name, dtype, bound, length):
+@torch.no_grad()
+def test_T1_in_lower_precision(weights, name, dtype, bound):
     vit = backbone(weights, dtype)
-    images, prompt = random_images(vit, 2), random_prompt(vit, name, length)
-    for path in ("fused", "naive"):
-        assert va.decompose(vit, images, prompt, path=path, check="full").residual <= bound
+    for length in (1, 10, 200):
+        images, prompt = random_images(vit, 1), random_prompt(vit, name, length)
+        for path in ("fused", "naive"):
+            assert va.decompose(vit, images, prompt, path=path, check="full").residual <= bound
 
 
 @both_weights
 @every_mechanism
 @both_paths
+@torch.no_grad()
 def test_T2_the_content_pattern_is_unchanged_but_for_its_factor(weights, name, path):
-    """The gates are those of one softmax over all keys; its content part, renormalised, is the prompt-free pattern."""
+    """The pattern is that of the same tokens without prompts; its factor is 1 - λ under one softmax, 1 otherwise.
+
+    A temperature of all scores is the exception: the pattern is then that of the rescaled scores, and no other.
+    """
     vit = backbone(weights)
     n, images, prompt = vit.config.tokens, random_images(vit, 2), random_prompt(vit, name, 7)
     splits = va.decompose(vit, images, prompt, path=path, keep=("gates", "mass"))
-    for (query, key, value, extra, _), s in zip(captured(vit, images, prompt), splits, strict=True):
-        content, _, group = groups(key, value, n, extra)
-        s_content, s_prompt = (scores(query[:, :, :n], k) for k in (content, group.key))
-        joint = torch.softmax(torch.cat([s_content, s_prompt], dim=-1), dim=-1)
-        assert (s.gates - joint).abs().max() <= 1e-12
-        factor = joint[..., :n].sum(-1)
-        assert (factor - (1 - s.mass)).abs().max() <= 1e-12
-        assert (joint[..., :n] / factor[..., None] - torch.softmax(s_content, dim=-1)).abs().max() <= 1e-12
+    layers = zip(vit.blocks, entering(vit, images, prompt), captured(vit, images, prompt), splits, strict=True)
+    for block, sequence, (_, key, value, extra, _), s in layers:
+        query, content, _ = block.attention.project(block.ln1(sequence[:, :n]))
+        temperature = 1.0 if extra is None or extra.temperature is None else extra.temperature
+        s_content = scores(query, content) / temperature
+        under_one_softmax = extra is None or isinstance(extra.combine, Joint)
+        factor = 1 - s.mass if under_one_softmax else torch.ones_like(s.mass)
+        pattern = s.content_gates / factor[..., None]
+        assert (pattern - torch.softmax(s_content, dim=-1)).abs().max() <= 1e-12
+        if temperature != 1:
+            assert (pattern - torch.softmax(scores(query, content), dim=-1)).abs().max() > 1e-3
+        if under_one_softmax:
+            group = groups(key, value, n, extra)[2]
+            s_prompt = scores(query / temperature, group.key, group.score)
+            assert (s.gates - torch.softmax(torch.cat([s_content, s_prompt], dim=-1), dim=-1)).abs().max() <= 1e-12
 
 
 @both_weights
-@pytest.mark.parametrize("name", STATIC)
-@pytest.mark.parametrize("length", [1, 3, 5])
-def test_T3_static_prompts_span_at_most_P_directions(weights, name, length):
+@torch.no_grad()
+def test_T2_holds_for_gated_prompts_at_a_temperature_of_one(weights):
     vit = backbone(weights)
-    images, prompt = random_images(vit, 12), random_prompt(vit, name, length)
-    for layer in range(vit.config.depth):
-        values = moe.prompt_singular_values(vit, images, prompt, layer)
-        assert (values[:, length] <= 1e-10 * values[:, 0]).all()
-        assert (moe.numerical_rank(values, 1e-10) == length).all()
+    images, prompt = random_images(vit, 2), random_prompt(vit, "gated", 7)
+    prompt.temperature.fill_(1.0)
+    splits = va.decompose(vit, images, prompt, keep=("gates", "mass"))
+    for block, sequence, s in zip(vit.blocks, entering(vit, images, prompt), splits, strict=True):
+        query, content, _ = block.attention.project(block.ln1(sequence[:, : vit.config.tokens]))
+        pattern = s.content_gates / (1 - s.mass)[..., None]
+        assert (pattern - torch.softmax(scores(query, content), dim=-1)).abs().max() <= 1e-12
 
 
-def test_T3_does_not_bind_adaptive_prompts():
-    vit = random_vit()
-    values = moe.prompt_singular_values(vit, random_images(vit, 12), random_prompt(vit, "vapt-released", 3), layer=1)
+@both_weights
+@every_static
+@torch.no_grad()
+def test_T3_static_prompts_span_at_most_as_many_directions_as_there_are_keys(weights, name):
+    """At most min(keys, e), and generic weights reach the bound."""
+    vit = backbone(weights)
+    images = random_images(vit, 8 if weights == "random" else 3)
+    for length in (1, 3, 5):
+        prompt = random_prompt(vit, name, length)
+        bound = min(prompt.keys, vit.config.head_width)
+        for layer in some_layers(vit):
+            values = moe.prompt_singular_values(vit, images, prompt, layer)
+            assert (values[:, bound:] <= 1e-10 * values[:, :1]).all()
+            assert (moe.numerical_rank(values, 1e-10) == bound).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(MECHANISMS) - set(STATIC)))
+@torch.no_grad()
+def test_T3_does_not_bind_prompts_that_move(name):
+    vit = backbone("random")
+    values = moe.prompt_singular_values(vit, random_images(vit, 12), random_prompt(vit, name, 3), layer=1)
     assert (moe.numerical_rank(values, 1e-6) > 3).all()
 
 
 @both_weights
-def test_T4_static_experts_have_no_jacobian_and_adaptive_ones_have(weights):
-    vit = backbone(weights)
+@every_mechanism
+def test_T4_static_experts_have_no_jacobian_and_those_that_move_have(weights, name):
+    vit = backbone(weights).requires_grad_(False)
     images = random_images(vit, 1).requires_grad_()
-    for name in MECHANISMS:
-        prompt = random_prompt(vit, name, 3)
-        for s in va.decompose(vit, images, prompt, path="naive", keep=("prompt",)):
-            (jacobian,) = torch.autograd.grad(
-                s.prompt_experts[..., 0].sum(), images, allow_unused=True, retain_graph=True, materialize_grads=True
-            )
-            static = name in STATIC or s.layer == 0
-            assert (jacobian == 0).all() if static else jacobian.abs().max() > 1e-6, (name, s.layer)
+    prompt = random_prompt(vit, name, 3).requires_grad_(False)
+    for s in va.decompose(vit, images, prompt, path="naive", keep=("prompt",)):
+        experts = s.prompt_experts[..., 0].sum()
+        assert experts.requires_grad or not moves(prompt, s.layer)
+        if experts.requires_grad:  # else nothing leads from the image to them
+            (jacobian,) = torch.autograd.grad(experts, images, retain_graph=True)
+            assert jacobian.abs().max() > 1e-6 if moves(prompt, s.layer) else (jacobian == 0).all(), s.layer
 
 
 @both_weights
@@ -152,12 +194,19 @@ def with_eps(vit: va.VisionTransformer, eps: float) -> va.VisionTransformer:
     return other
 
 
+def test_T7_speaks_of_all_static_mechanisms_that_can_have_one_key():
+    """E²VPT has its key-value prompts beside the tokens: two keys at least."""
+    assert set(STATIC) - set(ONE_KEY) == {"e2vpt"}
+
+
 @both_weights
-def test_T7_one_static_prompt_moves_each_head_along_one_direction(weights):
+@pytest.mark.parametrize("name", ONE_KEY)
+@torch.no_grad()
+def test_T7_one_static_prompt_moves_each_head_along_one_direction(weights, name):
     vit = backbone(weights)
-    images, prompt = random_images(vit, 8), random_prompt(vit, "vpt-deep", 1)
-    for layer, spectrum in enumerate(moe.adaptivity_spectrum(vit, images, prompt, resamples=10)):
-        values = moe.prompt_singular_values(vit, images, prompt, layer)
+    images, prompt = random_images(vit, 4), random_prompt(vit, name, 1)
+    for spectrum in moe.adaptivity_spectrum(vit, images, prompt, layers=some_layers(vit), resamples=10):
+        values = moe.prompt_singular_values(vit, images, prompt, spectrum.layer)
         share = values[:, 0] ** 2 / (values**2).sum(-1)
         assert (share - 1).abs().max() <= 1e-12
         assert abs(spectrum.direction - 1).max() <= 1e-12
@@ -167,46 +216,66 @@ def test_T7_one_static_prompt_moves_each_head_along_one_direction(weights):
 @both_weights
 @every_mechanism
 @pytest.mark.parametrize("queries", ["cls", "all"])
+@torch.no_grad()
 def test_T8_shares_sum_to_one_and_static_experts_have_none(weights, name, queries):
     vit = backbone(weights)
-    images, prompt = random_images(vit, 8), random_prompt(vit, name, 5)
+    images, prompt = random_images(vit, 4), random_prompt(vit, name, 5)
     for s in moe.adaptivity_spectrum(vit, images, prompt, queries=queries, resamples=10):
         assert abs(s.shares.sum() - 1) <= 1e-12
         assert abs(s.per_head.sum(-1) - 1).max() <= 1e-12
-        if name in STATIC:
-            assert abs(s.shares[2:]).max() <= 1e-12
-        elif s.layer > 0:
+        if moves(prompt, s.layer):
             assert s.shares[2] > 1e-4
+        else:
+            assert abs(s.shares[2:]).max() <= 1e-12
 
 
 @both_weights
+@every_static
 @both_paths
-def test_T10_inputs_with_a_common_query_token_share_the_prompt_output(weights, path):
+@torch.no_grad()
+def test_T10_inputs_with_a_common_query_token_share_the_prompt_output(weights, name, path):
+    """Only its weight may differ: it does under one softmax, and does not where the rule knows no content."""
     vit = backbone(weights)
-    prompt = random_prompt(vit, "vpt-deep", 5)
+    prompt = random_prompt(vit, name, 5)
     tokens = torch.randn(2, 9, vit.config.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tokens[1, 0] = tokens[0, 0]
     for layer, block in enumerate(vit.blocks):
-        with torch.no_grad():
-            _, extra = prompt(layer, block, tokens, None)
-            part = split(*block.attention.project(block.ln1(tokens)), 9, extra, path)
+        _, extra = prompt(layer, block, tokens, None)
+        part = split(*block.attention.project(block.ln1(tokens)), 9, extra, path)
         output = part.prompt_term[:, :, 0] / part.prompt_weight[:, :, 0, None]
         assert (output[0] - output[1]).norm() / output[0].norm() <= 1e-12
-        assert (part.prompt_weight[0, :, 0] - part.prompt_weight[1, :, 0]).abs().min() > 1e-9
+        difference = (part.prompt_weight[0, :, 0] - part.prompt_weight[1, :, 0]).abs()
+        assert difference.min() > 1e-9 if isinstance(extra.combine, Joint) else difference.max() == 0
 
 
 @both_weights
 @every_mechanism
 @both_paths
-def test_T11_gates_are_a_distribution_over_all_experts_whose_mixture_is_the_output(weights, name, path):
+@torch.no_grad()
+def test_T11_the_output_is_the_mixture_of_all_experts_by_their_gates(weights, name, path):
+    """Under one softmax the gates are a distribution; other rules state what they sum to."""
     vit = backbone(weights)
     images, prompt = random_images(vit, 2), random_prompt(vit, name, 10)
-    for s in va.decompose(vit, images, prompt, path=path, keep=("gates", "output")):
+    layers = zip(
+        captured(vit, images, prompt),
+        va.decompose(vit, images, prompt, path=path, keep=("gates", "output")),
+        strict=True,
+    )
+    for (_, _, _, extra, _), s in layers:
         gates, experts = s.gates, s.experts
-        assert gates.shape[-1] == vit.config.tokens + 10 == experts.shape[2]
-        assert gates.min() >= 0
-        assert (gates.sum(-1) - 1).abs().max() <= 1e-12
+        assert gates.shape[-1] == vit.config.tokens + prompt.keys == experts.shape[2]
         assert (gates @ experts - s.output).norm() / s.output.norm() <= 1e-12
+        total, sign = total_of_gates(joint if extra is None else extra.combine)
+        assert (gates.sum(-1) - total).abs().max() <= 1e-12
+        assert s.content_gates.min() >= 0 and (sign * s.prompt_gates).min() >= 0
+
+
+def total_of_gates(rule):
+    """What the gates of a query sum to, and the sign of the prompts'; each broadcasts over (B, H, Q, ...)."""
+    if isinstance(rule, Separate):
+        strength = torch.tanh(rule.alpha)  # (H, 1)
+        return 1 + strength, strength.sign()[..., None]
+    return (2, 1) if isinstance(rule, Additive) else (1, 1)
 
 
 @both_weights
@@ -215,6 +284,16 @@ def test_T12_no_prompts_reproduce_the_plain_model(weights, name):
     vit = backbone(weights)
     images = random_images(vit, 2)
     assert torch.equal(vit(images, random_prompt(vit, name, 0)), vit(images))
+
+
+@both_weights
+def test_T12_zero_initialised_prompts_reproduce_the_plain_model_as_created(weights):
+    vit = backbone(weights)
+    images, prompt = random_images(vit, 2), va.prompts.create("zero-init", vit.config, 5).double()
+    assert torch.equal(vit(images, prompt), vit(images))
+    with torch.no_grad():
+        prompt.alpha[-1, 0] = 0.1
+    assert not torch.allclose(vit(images, prompt), vit(images))
 
 
 @both_weights
