@@ -17,7 +17,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
     arms = config["arms"]
     rows = -(-len(arms) // COLUMNS)
-    figure = plotting.figure(plotting.PAGE, 1.3 * rows + 0.5)
+    figure = plotting.figure(plotting.PAGE, 1.4 * rows + 0.5)
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
     for ax in axes[len(arms) :]:
         ax.set_visible(False)
@@ -30,7 +30,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
         ax.axvline(ARMS[arm].length + 0.5, color=plotting.SERIES[5]["color"], linewidth=0.9, linestyle="--")
         ax.axhline(TOLERANCE, color=plotting.QUIET, linewidth=0.7, linestyle=(0, (2, 2)))
         ax.set(yscale="log", xlim=(0, flat.shape[1] + 1))
-        ax.set_title(f"{ARMS[arm].label}: {words(arrays, config, arm)}", fontsize=6)
+        ax.set_title(f"{ARMS[arm].label}\n{words(arrays, config, arm)}", fontsize=6.5)
     figure.supxlabel("index of the singular value", fontsize=7)
     figure.supylabel("singular value over the first", fontsize=7)
     return figure
@@ -53,11 +53,12 @@ def words(arrays: dict, config: dict, arm: str) -> str:
 
 
 def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
-    runs = len(config["tasks"]) * len(config["seeds"])
+    seeds = len(config["seeds"])
+    runs = len(config["tasks"]) * seeds
     return (
         f"Singular values of a head's prompt term, stacked over all content queries of n = {config['images']} test "
         f"images, over the first of them. Line: median over {runs} trained runs ({len(config['tasks'])} tasks × "
-        f"{len(config['seeds'])} seeds), layers and heads; band: smallest to largest. Dashed, upright: the number of "
+        f"{seeds} seed{'s' if seeds > 1 else ''}), layers and heads; band: smallest to largest. Dashed, upright: the number of "
         f"prompts P; static prompts cannot have more directions than prompt keys (theorem T3; E²VPT has five keys "
         f"more). Dotted: 1e-6, the tolerance of the numerical rank in the titles (range over runs, layers and heads); "
         f"below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt through one "
