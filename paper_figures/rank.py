@@ -59,9 +59,9 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"Singular values of a head's prompt term, stacked over all content queries of n = {config['images']} test "
         f"images, over the first of them. Line: median over {runs} trained runs ({len(config['tasks'])} tasks × "
         f"{seeds} seed{'s' if seeds > 1 else ''}), layers and heads; band: smallest to largest. Dashed, upright: the "
-        f"number of prompts P; static prompts cannot have more directions than prompt keys (theorem T3; E²VPT has five keys "
-        f"more). Dotted: 1e-6, the tolerance of the numerical rank in the titles (range over runs, layers and heads); "
-        f"below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt through one "
+        f"number of prompts P; static prompts cannot have more directions than prompt keys (theorem T3; E²VPT has five "
+        f"keys more). Dotted: 1e-6, the tolerance of the numerical rank in the titles (range over runs, layers and "
+        f"heads); below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt through one "
         f"bottleneck of rank 8, so after the LayerNorm its values span at most 9 directions, whatever P is; the "
         f"residual of the released code lifts that."
     )
