@@ -61,7 +61,7 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"{seeds} seed{'s' if seeds > 1 else ''}), layers and heads; band: smallest to largest. Dashed, upright: the "
         f"number of prompts P; static prompts cannot have more directions than prompt keys (theorem T3; E²VPT has five "
         f"keys more). Dotted: 1e-6, the tolerance of the numerical rank in the titles (range over runs, layers and "
-        f"heads); below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt through one "
-        f"bottleneck of rank 8, so after the LayerNorm its values span at most 9 directions, whatever P is; the "
-        f"residual of the released code lifts that."
+        f"heads); below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt "
+        f"through one bottleneck of rank 8, so after the LayerNorm its values span at most 9 directions, whatever P is; "
+        f"the residual of the released code lifts that."
     )
