@@ -1,4 +1,7 @@
-"""When a picture is up to date: it depends on its arrays, on the whole figure module and on the drawing code."""
+"""When a picture is up to date: it depends on its arrays, on the whole figure module and on the drawing code.
+
+Figures that draw on a study of the package name its arms and mechanisms, so theirs depend on the package's sources too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from types import ModuleType
 
 import vpt_analysis
 from vpt_analysis.storage import digest_file
-from vpt_analysis.sweep import digest
+from vpt_analysis.sweep import digest, package_code
 
 HERE = Path(__file__).parent
 
@@ -17,4 +20,5 @@ def picture_key(module: ModuleType, arrays_key: object) -> str:
     """``arrays_key``: whatever names the arrays, such as the list of their parts' keys."""
     plotting = Path(vpt_analysis.__file__).parent / "plotting.py"
     files = [digest_file(path) for path in (Path(module.__file__), plotting, HERE / "_picture.py")]
-    return digest([arrays_key, files, metadata.version("matplotlib")])
+    shared = package_code() if hasattr(module, "STUDY") else None
+    return digest([arrays_key, files, metadata.version("matplotlib"), shared])

@@ -27,13 +27,22 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
         index = np.arange(1, flat.shape[1] + 1)
         ax.fill_between(index, flat.min(0), flat.max(0), color=plotting.SERIES[0]["color"], alpha=0.2, linewidth=0)
         ax.plot(index, np.median(flat, axis=0), color=plotting.SERIES[0]["color"], marker="o", markersize=1.8)
-        ax.axvline(ARMS[arm].length + 0.5, color=plotting.SERIES[5]["color"], linewidth=0.9, linestyle="--")
+        ax.axvline(bound(arm) + 0.5, color=plotting.SERIES[5]["color"], linewidth=0.9, linestyle="--")
         ax.axhline(TOLERANCE, color=plotting.QUIET, linewidth=0.7, linestyle=(0, (2, 2)))
         ax.set(yscale="log", xlim=(0, flat.shape[1] + 1))
         ax.set_title(f"{ARMS[arm].label}\n{words(arrays, config, arm)}", fontsize=6.5)
     figure.supxlabel("index of the singular value", fontsize=7)
     figure.supylabel("singular value over the first", fontsize=7)
     return figure
+
+
+def bound(arm: str) -> int:
+    """How many prompt keys a layer of this arm has."""
+    from vpt_analysis import ViTConfig, prompts
+    from vpt_analysis.studies.arms import ARMS
+
+    smallest = ViTConfig(image_size=8, patch_size=4, width=8, depth=2, heads=1)  # the number of keys is the same on all
+    return prompts.create(ARMS[arm].mechanism, smallest, ARMS[arm].length, **ARMS[arm].options).keys
 
 
 def singular(arrays: dict, config: dict, arm: str) -> np.ndarray:
@@ -59,9 +68,8 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"Singular values of a head's prompt term, stacked over all content queries of n = {config['images']} test "
         f"images, over the first of them. Line: median over {runs} trained runs ({len(config['tasks'])} tasks × "
         f"{seeds} seed{'s' if seeds > 1 else ''}), layers and heads; band: smallest to largest. Dashed, upright: the "
-        f"number of prompts P; static prompts cannot have more directions than prompt keys (theorem T3; E²VPT has five "
-        f"keys more). Dotted: 1e-6, the tolerance of the numerical rank in the titles (range over runs, layers and "
-        f"heads); below about 1e-7 lies the rounding of the float32 model.\n\nVAPT as written sends every prompt "
-        f"through one bottleneck of rank 8, so after the LayerNorm its values span at most 9 directions, whatever P is; "
-        f"the residual of the released code lifts that."
+        f"number of prompt keys; static prompts cannot have more directions (theorem T3). Dotted: 1e-6, the tolerance "
+        f"of the numerical rank in the titles (range over runs, layers and heads); below about 1e-7 lies the rounding "
+        f"of the float32 model.\n\nVAPT as written sends every prompt through one bottleneck of rank 8, so after the "
+        f"LayerNorm its values span at most 9 directions, whatever P is; the residual of the released code lifts that."
     )

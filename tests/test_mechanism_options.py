@@ -44,7 +44,7 @@ OTHER = {
 def test_files_keep_every_option(name, tmp_path):
     signature = inspect.signature(registry.MECHANISMS[name])
     parameters = [p for p in list(signature.parameters.values())[2:] if p.kind is not p.VAR_KEYWORD]
-    assert {p.name for p in parameters} == set(OTHER[name]), "an option without a value here is not tested"
+    assert {p.name for p in parameters} == set(OTHER.get(name, {})), "an option without a value here is not tested"
     assert all(p.default != OTHER[name][p.name] for p in parameters)
     vit = random_vit()
     images, prompt = random_images(vit, 2), random_prompt(vit, name, 4, **OTHER[name])
@@ -80,6 +80,7 @@ def count(name, length, **options):
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_parameter_counts(name):
+    assert name in COUNTS, "a mechanism without a formula here has its count untested"
     assert [count(name, p) for p in LENGTHS] == [COUNTS[name](p) for p in LENGTHS]
 
 
@@ -110,7 +111,7 @@ def wrong_options():
     for name in MECHANISMS:
         yield name, {"lenght": 3}, f"unknown option of {name} 'lenght'"
         yield name, {"options": 3}, f"unknown option of {name} 'options'"
-        if "dropout" not in OTHER[name]:
+        if "dropout" not in OTHER.get(name, {}):
             yield name, {"dropout": 0.1}, f"unknown option of {name} 'dropout'"
             continue
         for value in (1.0, -0.1, float("nan"), "half"):
@@ -153,7 +154,7 @@ def test_wrong_options_are_refused_by_name(name, options, message):
         prompts.create(name, CONFIG, 3, **options)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MECHANISMS if "dropout" in OTHER[name]))
+@pytest.mark.parametrize("name", sorted(name for name in MECHANISMS if "dropout" in OTHER.get(name, {})))
 def test_dropout_is_anew_for_every_image_and_none_in_evaluation(name):
     vit = random_vit()
     images = random_images(vit, 1).expand(2, -1, -1, -1)  # the same image twice

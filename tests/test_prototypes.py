@@ -15,8 +15,8 @@ VIT = random_vit(image_size=16, width=16, heads=2, depth=2)  # 5 tokens an image
 IMAGES = random_images(VIT, 8)
 TOKENS = ("vpt-deep", "vfpt", "e2vpt", "zero-init", "cross", "norga")  # tokens for every layer
 TRAVEL = ("vpt-shallow", "gated")  # tokens for the first layer
-UNTIED = ("prefix", "prefix-scaled")
-REFUSED = ("vapt", "vapt-released", "prefix-shared")
+UNTIED = ("prefix", "prefix-scaled", "prefix-shared")
+REFUSED = ("vapt", "vapt-released")
 
 
 def test_every_mechanism_is_sorted():
@@ -89,11 +89,17 @@ def test_same_seed_same_start():
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
-def test_batches_do_not_matter():
+@pytest.mark.parametrize("sample", [20_000, 7])
+def test_batches_do_not_matter_and_only_a_sample_is_held(sample, monkeypatch):
     from vpt_analysis.prompts import prototypes
 
-    for whole, parts in zip(prototypes.entering(VIT, IMAGES), prototypes.entering(VIT, IMAGES, batch=3), strict=True):
-        assert whole.shape == (8 * 5, 16) and (whole - parts).abs().max() <= 1e-12
+    monkeypatch.setattr(prototypes, "SAMPLE", sample)
+    whole, parts = (prototypes.entering(VIT, IMAGES, np.random.default_rng(0), batch=batch) for batch in (64, 3))
+    everything = [x.flatten(0, 1) for x in entering(VIT, IMAGES, None)]
+    rng = np.random.default_rng(0)
+    for a, b, tokens in zip(whole, parts, everything, strict=True):
+        assert a.shape == (min(sample, 8 * 5), 16) and (a - b).abs().max() <= 1e-12
+        assert (a - tokens[rng.permutation(8 * 5)[:sample]]).abs().max() <= 1e-12
 
 
 def test_the_backbone_keeps_no_hook_and_its_dtype_is_that_of_the_prompt():

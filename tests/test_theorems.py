@@ -1,4 +1,5 @@
-"""Theorems T1-T8 and T10-T12: they must hold, in float64, on random and on real weights, for every layer and head."""
+"""Theorems T1-T8 and T10-T12 (T9: test_identifiability.py): they must hold, in float64, on random and on real
+weights, for every layer and head."""
 
 from __future__ import annotations
 

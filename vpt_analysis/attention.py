@@ -202,8 +202,9 @@ def wide(x: Tensor) -> torch.dtype:
 def scores(query: Tensor, key: Tensor, score: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Scaled scores (B, H, Q, K), float32 at least: query · key / √e, passed through ``score`` where one is given."""
     dtype = wide(query)
-    s = query.to(dtype) @ key.to(dtype).transpose(-1, -2) * query.shape[-1] ** -0.5
-    return s if score is None else score(s)
+    with torch.autocast(query.device.type, enabled=False):  # autocast would round the scores to half precision again
+        s = query.to(dtype) @ key.to(dtype).transpose(-1, -2) * query.shape[-1] ** -0.5
+        return s if score is None else score(s)
 
 
 def naive(query: Tensor, key: Tensor, value: Tensor, score: Callable | None = None) -> tuple[Tensor, Tensor]:
@@ -211,8 +212,9 @@ def naive(query: Tensor, key: Tensor, value: Tensor, score: Callable | None = No
     if key.shape[2] == 0:
         return _empty(query)
     s = scores(query, key, score)
-    lse = torch.logsumexp(s, dim=-1)
-    output = torch.exp(s - lse.unsqueeze(-1)) @ value.to(s.dtype)
+    with torch.autocast(query.device.type, enabled=False):
+        lse = torch.logsumexp(s, dim=-1)
+        output = torch.exp(s - lse.unsqueeze(-1)) @ value.to(s.dtype)
     return output.to(value.dtype), lse
 
 

@@ -226,9 +226,11 @@ class VisionTransformer(nn.Module):
         for those who look inside.
         """
         if prompt is not None:
-            if not hasattr(prompt, "check_fits"):
+            if not hasattr(prompt, "check_fits") or not hasattr(prompt, "length"):
+                hint = " A baseline changes the whole model: baseline.encode(vit, images)." * hasattr(prompt, "encode")
                 raise TypeError(
-                    f"prompt is {type(prompt).__name__}; expected a prompt: prompts.create(name, vit.config, length)"
+                    f"prompt is {type(prompt).__name__}; expected a prompt: prompts.create(name, vit.config, length)."
+                    + hint
                 )
             prompt.check_fits(self)
             prompt = prompt if prompt.length else None

@@ -64,6 +64,15 @@ def notes(claim: Claim, config: dict, cases: tuple[Case, ...]) -> tuple[str, ...
         share = f"{100 * stats.COVERAGE[seeds]:.0f} %" if seeds in stats.COVERAGE else "well below 95 %"
         asked = "" if seeds == 5 else " The standard set-up asks for 5 seeds."
         found.append(f"A bootstrap over {seeds} seeds holds the mean of normal values in {share} of the cases.{asked}")
+    if config.get("rates"):
+        found.append(
+            "Learning rates were chosen once, on the first seed, three trials an arm: that choice is not in the "
+            "intervals."
+        )
+    found.append(
+        f"Training is short: {config['steps'] * config['batch'] / config['train_images']:.1f} passes over the training "
+        f"images."
+    )
     if len({c.verdict for c in cases} - {INCONCLUSIVE}) > 1:
         found.append("The cases contradict each other, so there is no verdict in common.")
     return tuple(found)

@@ -64,6 +64,10 @@ CLAIMS = {
             "of the drop in accuracy lies above 1 point, refuted where below.",
             study="family",
             cases=accuracy.input_use,
+            notes=(
+                "The rule as first written says another image's prompts; measured is another class's, which disturbs "
+                "more: a drop that is too small here would be too small there.",
+            ),
         ),
         Claim(
             id="C15",
@@ -84,6 +88,10 @@ CLAIMS = {
             f"equal norm, both intervals above 0; refuted where one of the two lies below 0. {EACH_LAYER}",
             study="family",
             cases=prompt_term.late_attention,
+            notes=(
+                "Prompts pass the block's LayerNorm, which takes their norm away (T6): random tokens of equal norm are "
+                "close to a fresh draw of the initial ones, and the two controls are nearly one.",
+            ),
         ),
         Claim(
             id="C23",

@@ -150,7 +150,8 @@ def _try(scenes: np.ndarray, spots: np.ndarray, first: int) -> tuple[np.ndarray,
 
 
 def _count(streams: Streams, labels: np.ndarray) -> np.ndarray:
-    """Fewer shapes are larger, so that their total area tells little of their number."""
+    """Fewer shapes are larger, so that their total area grows as the square root of their number only; it still tells
+    something of it."""
     m, slots = len(labels), 8
     scenes = _several(streams, np.arange(slots) <= labels[:, None], PLAIN)
     size = np.sort(streams.uniform("size", m, slots, low=0.11, high=0.17), axis=1)[:, ::-1]

@@ -87,7 +87,8 @@ def swapped_hits(
 
     The other image's prompts are those of its own undisturbed run. For static prompts both columns agree.
     """
-    groups, partner = recorded(vit, images, prompt), partners(labels, seed)
+    groups, labels = recorded(vit, images, prompt), labels.cpu()
+    partner = partners(labels, seed)
     hits = []
     for start in range(0, len(images), 64):
         rows = slice(start, start + 64)
@@ -96,8 +97,8 @@ def swapped_hits(
                 g if len(g.key) == 1 else dataclasses.replace(g, key=g.key[index], value=g.value[index]) for g in groups
             ]
             scores = head(vit.pool(vit(images[rows], Replayed(prompt, some))))
-            hits.append(scores.argmax(-1) == labels[rows])
-    return torch.stack([torch.cat(hits[::2]), torch.cat(hits[1::2])], dim=1).cpu().numpy()
+            hits.append(scores.argmax(-1).cpu() == labels[rows])
+    return torch.stack([torch.cat(hits[::2]), torch.cat(hits[1::2])], dim=1).numpy()
 
 
 def class_information(

@@ -41,6 +41,19 @@ class PrefixShared(KeyPrompt):
             linear.weight.uniform_(-bound, bound, generator=generator)
             linear.bias.uniform_(-bound, bound, generator=generator)
 
+    @torch.no_grad()
+    def place(self, layer: int, block: Block, tokens: Tensor) -> None:
+        """Latents and first layer stay; the second becomes the least-squares map to the tokens' keys and values, exact
+        for up to ``rank`` + 1 prompts."""
+        hidden = torch.tanh(self.down[layer](self.latent[layer]))  # (P, r)
+        wanted = torch.cat(
+            [m[0].transpose(0, 1).flatten(1) for m in block.keys_values(tokens[None])], dim=-1
+        )  # (P, 2d)
+        known = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=-1).double()
+        found = torch.linalg.pinv(known) @ wanted.double()  # (r + 1, 2d)
+        self.up[layer].weight.copy_(found[:-1].T)
+        self.up[layer].bias.copy_(found[-1])
+
     def keys_values(self, layer: int, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
         key, value = self.up[layer](torch.tanh(self.down[layer](self.latent[layer]))).chunk(2, dim=-1)  # (P, d)
         return in_heads(key, self.config.heads), in_heads(value, self.config.heads)

@@ -130,7 +130,8 @@ class VAPT(KeyPrompt):
 
 
 class VAPTReleased(VAPT):
-    """VAPT as its released code computes it: ``vapt`` with every flag as the code has it.
+    """VAPT as its released code computes it: ``vapt`` with every flag as the code has it, but for ``dropout``, which is
+    0.1 in the released configuration and 0 here unless given.
 
     Layer 1 static; a trainable LayerNorm in each of the others; kernel 2 without padding; residual projector; token
     projector with bias, and all of it zero at the start, so that all adaptive prompts are; ReLU; rank 8. Trainable

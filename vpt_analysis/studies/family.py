@@ -7,10 +7,10 @@ Arrays of a part ``<task>:<arm>:<seed>`` (L layers, H heads, e head width, n tes
 - ``singular`` (L, H, e): singular values of the stacked prompt term, over the first;
 - ``divergence`` (L,): KL between content patterns with and without prompts, nats, mean over images;
 - ``mass/trained``, ``mass/initial`` (L, H): prompt mass of CLS, means over images; ``mass/random`` for norm-matched
-  random tokens, where the prompts are learnable tokens;
+  random tokens in place of the trained ones, where there are learnable tokens (all else as trained);
 - ``states`` (L, 3): between-image share of the variance of travelling prompts, with its interval;
-- of adaptive arms, ``swap`` (2,): accuracy with the image's own and with another image's prompts, on the same images;
-  ``class_information`` (L,).
+- of adaptive arms, ``swap`` (2,): accuracy with the image's own prompts and with those of an image of another class, on
+  the same images; ``class_information`` (L,).
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ def inputs(config: dict) -> dict[str, Path]:
 
 
 def parts(config: dict) -> list[dict]:
-    """Seed by seed, so that a run that is stopped has whole seeds."""
+    """Seed by seed, so that a run that is stopped has whole seeds. Raises ``ValueError`` where rates were chosen and an
+    arm has none."""
+    missing = [f"{task}:{arm}" for task in config["tasks"] for arm in config["arms"]]
+    missing = [pair for pair in missing if config["rates"] and pair not in config["rates"]]
+    if missing:
+        raise ValueError(
+            f"no learning rate was chosen for {', '.join(missing)}; choose them with `vpt-analysis study rates --tier "
+            f"full --commit`"
+        )
     shared = {k: config[k] for k in ("backbone", "steps", "batch", "train_images", "test_images", "images")}
     return [
         {
@@ -81,7 +89,7 @@ def compute(part: dict) -> dict[str, np.ndarray]:
     }
     with torch.no_grad():
         found |= analysed(vit, sample, prompt, initial, seed)
-        if prompt.experts == "adaptive":
+        if prompt.experts.startswith("adaptive"):
             found |= input_use(vit, prompt, trained.head, train, test)
     return {name: np.asarray(value) for name, value in found.items()}
 

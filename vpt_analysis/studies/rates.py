@@ -1,7 +1,9 @@
 """Which learning rate each arm is given: chosen on a part of the training images, never on test images.
 
 Every arm has the same number of trials on a task. The training subset of seed 0 is cut in two at random; an arm is
-trained on the larger part at each rate and judged on the other.
+trained on the larger part at each rate, for a quarter of the images that the family study shows it, and judged on the
+other. The choice is made once and serves all seeds. Weight decay stays at its default. With 400 images judged,
+accuracies have a standard error of about 2 points, so that neighbouring rates are often not told apart.
 """
 
 from __future__ import annotations
