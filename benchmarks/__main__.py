@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, prefix_form, quick_figures, splitting
+from benchmarks import imports, mechanisms, prefix_form, quick_figures, splitting, train_many
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
 
-SUITES = {"split": splitting, "prefix": prefix_form, "imports": imports, "figures": quick_figures}
+SUITES = {
+    "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many, "imports": imports,
+    "figures": quick_figures,
+}  # fmt: skip
 COLUMNS = {
     "shape": 14, "batch": 6, "tokens": 7, "prompts": 8, "compared": 35, "time": 18, "memory": 7, "ours": 17, "other": 17
 }  # fmt: skip
