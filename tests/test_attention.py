@@ -149,6 +149,18 @@ def test_unknown_path():
         split(q, k, v, 1, None, "fast")
 
 
+def test_autocast_leaves_the_scores_their_digits():
+    """Rules and gates that are written out keep float32 scores inside a bfloat16 forward pass, as the kernels do."""
+    q, k, v, kp, vp = problem(2, 3, 5, 7, 4, 8, 3.0, torch.float32, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = [x.bfloat16() for x in (q, k, v, kp, vp)]
+        s = attention.scores(halves[0], halves[1])
+        out, lse = attention.naive(*halves[:3])
+    assert s.dtype == lse.dtype == torch.float32 and out.dtype == torch.bfloat16
+    exact = [x.bfloat16().double() for x in (q, k)]
+    assert (s - attention.scores(*exact)).abs().max() <= 1e-5
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("queries", [1, 31, 197, 1024])

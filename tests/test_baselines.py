@@ -329,3 +329,11 @@ def test_the_trainer_takes_it(name, options):
     assert trained.losses[-1] < 0.8 * trained.losses[0]
     assert all(torch.equal(before[k], v) for k, v in vit.state_dict().items())
     assert all(not torch.equal(start[k], v) for k, v in baseline.state_dict().items())
+
+
+def test_a_baseline_in_the_place_of_a_prompt_is_refused_with_what_to_do():
+    vit = random_vit()
+    lora = va.baselines.create("lora", vit)
+    for call in (vit, lambda images, method: va.decompose(vit, images, method)):
+        with pytest.raises(TypeError, match=r"prompt is LoRA; expected a prompt.*baseline.encode\(vit, images\)"):
+            call(random_images(vit), lora)
