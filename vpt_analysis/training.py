@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import wide
-from .bank import Bank
+from .bank import Bank, classify, cross_entropy, gather
 from .checkpoints import Checkpoint, describe
 from .errors import unknown
 from .members import Member, Order, accuracy, count_classes, new_head, pairs, validation_pairs
@@ -230,29 +229,6 @@ def backward(vit: VisionTransformer, method: nn.Module, members: list[Member], p
         loss.sum().backward()
         total = total + loss.detach()
     return total
-
-
-def gather(tensors: list[Tensor], indices: Sequence[Tensor]) -> Tensor:
-    """The rows of every member's batch, one after the other; in one go where all have the same tensor."""
-    if all(t is tensors[0] for t in tensors):
-        return tensors[0][torch.cat(list(indices))]
-    return torch.cat([t[index] for t, index in zip(tensors, indices, strict=True)])
-
-
-def classify(heads: list[nn.Linear], features: Tensor) -> Tensor:
-    """Features (K, B, F) to class scores (K, B, classes), each by its own head."""
-    if len(heads) == 1:
-        return heads[0](features[0]).unsqueeze(0)
-    weight, bias = torch.stack([h.weight for h in heads]), torch.stack([h.bias for h in heads])
-    return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
-
-
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over each member's own batch, (K,)."""
-    if len(scores) == 1:
-        return F.cross_entropy(scores[0], labels[0]).unsqueeze(0)
-    each = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.unflatten(0, labels.shape).mean(1)
 
 
 def make_optimiser(members: list[Member], trainings: list[Training]) -> torch.optim.Optimizer:
