@@ -22,7 +22,8 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
             heads = mass(arrays, config, task, kind).mean(0).T  # (H, L)
             artist = ax.imshow(heads, vmin=0, vmax=largest, aspect="auto", cmap=plotting.MASS)
             ax.grid(False)
-            ax.set(xticks=range(1, heads.shape[1], 2), yticks=range(len(heads)), title=f"{task}, {kind}")
+            ax.set(xticks=range(1, heads.shape[1], 2), yticks=range(len(heads)))
+            ax.set_title(f"{task}, {kind}", fontsize=7)
             ax.set_xticklabels(range(2, heads.shape[1] + 1, 2))
             ax.set_yticklabels(range(1, len(heads) + 1))
         row[0].set_ylabel("head")
@@ -30,7 +31,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     figure.colorbar(artist, ax=list(axes[:, -2]), label="prompt mass λ of CLS", fraction=0.08, aspect=30)
-    axes[0, -1].legend()
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside upper right", ncols=len(KINDS))
     return figure
 
 
