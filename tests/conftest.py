@@ -40,6 +40,9 @@ def declare_torchvision_operators() -> torch.library.Library | None:
         return library
 
 
+# The models of the tests are small: threads that wait for each other take longer than one that does not, much longer
+# where the machine has other work.
+torch.set_num_threads(1)
 TORCHVISION = declare_torchvision_operators()  # kept alive: the schemas go with it
 
 
