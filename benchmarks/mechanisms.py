@@ -29,7 +29,7 @@ def measure(repeats: int, dtype: torch.dtype, device: str) -> list[dict]:
             rows.append(
                 {
                     "shape": shape, "batch": batch, "tokens": vit.config.tokens, "prompts": LENGTH,
-                    "compared": f"{name} / {BASE}, training step",
+                    "compared": f"step, {name} / {BASE}",
                     "time": ratio(m[name], base), "memory": f"{m[name].peak / base.peak:.2f}",
                     "ours": f"{m[name].median:.3f} s, {m[name].peak / 2**20:.0f} MiB",
                     "other": f"{base.median:.3f} s, {base.peak / 2**20:.0f} MiB",
