@@ -52,7 +52,7 @@ def draw_gains(ax, arrays: dict, config: dict) -> None:
     ax.axvline(0, color=plotting.QUIET, linewidth=0.7)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0, labelleft=False)
-    ax.set_xlabel("accuracy above VPT-Deep (points)")
+    ax.set_xlabel("points above VPT-Deep")
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.45, 1.1),
