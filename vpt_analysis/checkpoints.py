@@ -44,6 +44,7 @@ def describe(vit: VisionTransformer, members: Sequence[Member], trainings: Seque
         "number of classes": classes,
         "set of images and labels": [digest((m.images, m.labels)) for m in members],
         "set of validation images and labels": [digest(m.validation) for m in members],
+        "device or version of torch": [vit.patch.weight.device.type, torch.__version__],
         "backbone": {"config": vit.config.to_dict(), "weights": digest_arrays(vit.state_dict())},
     }
     return {part: json.dumps(value, sort_keys=True, default=str) for part, value in parts.items()}

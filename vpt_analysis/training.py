@@ -195,7 +195,8 @@ def fit(
     losses = torch.zeros(plan.steps, len(members), dtype=torch.float64, device=device)
     warmup = int(plan.steps * plan.warmup + 1e-9)
     with training_mode(method), frozen(vit), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(plan.seed)  # dropout draws from the global generator
+        # Dropout draws from the global generators; a run on the CPU leaves those of accelerators alone.
+        (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(plan.seed)
         done = 0 if checkpoint is None else checkpoint.restore(members, optimiser, losses)
         for step in progress(range(done, plan.steps), label, plan.steps, done=done):
             if all(m.stopped for m in members):
