@@ -46,6 +46,20 @@ def test_equals_runs_by_themselves(name, dtype):
     assert not np.allclose(together[0].losses, together[1].losses, atol=1e-3), "the members are one and the same"
 
 
+@pytest.mark.parametrize("fold", [8, 16])
+def test_banks_in_several_passes_equal_one(fold, monkeypatch):
+    vit = random_vit()
+    data, plan = task(vit, 24), Training(6, batch=8)
+    runs = []
+    for most in (1000, fold):
+        monkeypatch.setattr("vpt_analysis.training.FOLD", most)
+        prompts = [random_prompt(vit, "norga", 3, seed=k) for k in range(3)]
+        runs.append(([t.losses for t in train_many(vit, prompts, *data, plan)], [p.alpha.detach() for p in prompts]))
+    (losses, alphas), (others, theirs) = runs
+    assert np.abs(np.subtract(losses, others)).max() <= 1e-12
+    assert all((a - b).abs().max() <= 1e-9 for a, b in zip(alphas, theirs, strict=True))
+
+
 def test_images_and_labels_of_their_own():
     vit = random_vit()
     data = [task(vit, n, seed) for n, seed in ((20, 0), (30, 1))]

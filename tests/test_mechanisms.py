@@ -198,7 +198,7 @@ def test_prefix_scaled():
     vit, images, scaled = made("prefix-scaled")
 
     def keys_values(i, block):
-        return of_tokens(block, scaled.key_tokens[i])[0], of_tokens(block, scaled.value_tokens[i])[1]
+        return of_tokens(block, scaled.key[i])[0], of_tokens(block, scaled.value[i])[1]
 
     assert_equal(vit, images, scaled, by_hand(vit, images, keys_values))
 
@@ -207,7 +207,7 @@ def test_prefix_scaled():
 def test_prefix_scaled_with_one_token_for_both_is_vpt_deep():
     vit, images, scaled = made("prefix-scaled")
     deep = random_prompt(vit, "vpt-deep", P)
-    for tokens in (scaled.key_tokens, scaled.value_tokens):
+    for tokens in (scaled.key, scaled.value):
         tokens.copy_(deep.tokens)
     assert_equal(vit, images, scaled, vit(images, deep))
 

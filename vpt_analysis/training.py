@@ -23,6 +23,7 @@ from .vit import VisionTransformer
 __all__ = ["Trained", "Training", "accuracy", "frozen", "learning_rate", "train", "train_many"]
 
 OPTIMISERS, PRECISIONS = ("adamw", "sgd"), ("model", "bfloat16")
+FOLD = 128  # images that a bank takes through the backbone at a time on a CPU; more only leave its caches
 OWN = ("seed", "lr", "weight_decay")  # what runs that train together may differ in
 
 
@@ -125,7 +126,8 @@ def train_many(
     checkpoint_every: int = 100,
     label: str = "train",
 ) -> list[Trained]:
-    """K runs of ``train`` in one pass: prompts of one mechanism, length and options, folded into a batch (``Bank``).
+    """K runs of ``train`` in one pass: prompts of one mechanism, length and options, folded into a batch (``Bank``), on
+    a CPU into several of some 128 images.
 
     ``images``, ``labels`` and ``validation`` are shared, or lists of K. ``trainings`` may differ in seed, lr and weight
     decay. The runs equal K separate ones up to the rounding of their sums, but for dropout, which draws the masks of
@@ -181,6 +183,13 @@ def start(vit: VisionTransformer, method: nn.Module, data, validation, training:
     return Member(method, *data, validation, head, order)
 
 
+def folded(members: list[Member], batch: int, device: torch.device) -> list[tuple[nn.Module, list[Member]]]:
+    """The members that go through the backbone together, with the method that stands for them: one, or a bank."""
+    most = len(members) if device.type != "cpu" else max(1, FOLD // batch)
+    parts = [members[i : i + most] for i in range(0, len(members), most)]
+    return [(part[0].method if len(part) == 1 else Bank([m.method for m in part]), part) for part in parts]
+
+
 def fit(
     vit: VisionTransformer,
     method: nn.Module,
@@ -191,6 +200,7 @@ def fit(
 ) -> Tensor:
     """The loop: train ``method``, which is the only member's or the bank of them all; losses (steps, K)."""
     plan, device = trainings[0], vit.patch.weight.device
+    passes = folded(members, plan.batch, device)
     optimiser = make_optimiser(members, trainings)
     losses = torch.zeros(plan.steps, len(members), dtype=torch.float64, device=device)
     warmup = int(plan.steps * plan.warmup + 1e-9)
@@ -204,7 +214,7 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, plan.steps, warmup, group["peak"])
             optimiser.zero_grad()
-            losses[step] = backward(vit, method, members, plan)
+            losses[step] = torch.cat([backward(vit, some, part, plan) for some, part in passes])
             optimiser.step()
             last = step + 1 == plan.steps
             if last or (plan.evaluate_every and (step + 1) % plan.evaluate_every == 0):
@@ -217,7 +227,7 @@ def fit(
 
 
 def backward(vit: VisionTransformer, method: nn.Module, members: list[Member], plan: Training) -> Tensor:
-    """Gradients of one step, summed over its batches; the losses (K,)."""
+    """Gradients of one step of the members that ``method`` stands for, summed over its batches; their losses (K,)."""
     orders = [m.order.next() for m in members]
     total = 0
     for indices in zip(*(order.split(plan.batch) for order in orders), strict=True):
