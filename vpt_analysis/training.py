@@ -23,7 +23,7 @@ from .vit import VisionTransformer
 __all__ = ["Trained", "Training", "accuracy", "frozen", "learning_rate", "train", "train_many"]
 
 OPTIMISERS, PRECISIONS = ("adamw", "sgd"), ("model", "bfloat16")
-FOLD = 128  # images that a bank takes through the backbone at a time on a CPU; more only leave its caches
+FOLD = 64  # images that a bank takes through the backbone at a time on a CPU; more only leave its caches
 OWN = ("seed", "lr", "weight_decay")  # what runs that train together may differ in
 
 
@@ -127,7 +127,7 @@ def train_many(
     label: str = "train",
 ) -> list[Trained]:
     """K runs of ``train`` in one pass: prompts of one mechanism, length and options, folded into a batch (``Bank``), on
-    a CPU into several of some 128 images.
+    a CPU into several of some 64 images.
 
     ``images``, ``labels`` and ``validation`` are shared, or lists of K. ``trainings`` may differ in seed, lr and weight
     decay. The runs equal K separate ones up to the rounding of their sums, but for dropout, which draws the masks of
