@@ -334,6 +334,8 @@ def test_the_trainer_takes_it(name, options):
 def test_a_baseline_in_the_place_of_a_prompt_is_refused_with_what_to_do():
     vit = random_vit()
     lora = va.baselines.create("lora", vit)
+    with pytest.raises(TypeError, match="the method is str; expected a prompt or a baseline"):
+        va.cost.cost(vit, "lora")
     for call in (vit, lambda images, method: va.decompose(vit, images, method)):
         with pytest.raises(TypeError, match=r"prompt is LoRA; expected a prompt.*baseline.encode\(vit, images\)"):
             call(random_images(vit), lora)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .fits import check_method
 from .vit import VisionTransformer, parameter_count
 
 
@@ -57,6 +58,8 @@ def cost(vit: VisionTransformer, method: Method | None = None, image_size: int |
     >>> cost(vit).flops == 2 * 4 * 48 * 8 + 2 * 5 * 8 * 12 * 8 + 4 * 5**2 * 8
     True
     """
+    if method is not None:
+        check_method(method)
     side = vit.config.image_size if image_size is None else image_size
     image = torch.zeros(1, vit.config.channels, side, side).to(vit.patch.weight)
     plain = flops(vit, None, image)

@@ -16,6 +16,7 @@ from .attention import wide
 from .bank import Bank, classify, cross_entropy, gather
 from .checkpoints import Checkpoint, describe
 from .errors import unknown
+from .fits import check_method
 from .members import Member, Order, accuracy, count_classes, new_head, pairs, validation_pairs
 from .progress import progress
 from .vit import VisionTransformer
@@ -138,8 +139,7 @@ def train_many(
     trainings = [trainings] * k if isinstance(trainings, Training) else list(trainings)
     plan = common(trainings, k)
     method = methods[0] if k == 1 else Bank(methods)
-    if not hasattr(method, "encode") or not hasattr(method, "check_fits"):
-        raise TypeError(f"the method is {type(method).__name__}; expected a prompt or a baseline (prompts.create, …)")
+    check_method(method)
     method.check_fits(vit)
     data = pairs(vit, images, labels, k, "images")
     held_out = [None] * k if validation is None else validation_pairs(vit, validation, k)

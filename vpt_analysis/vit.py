@@ -227,7 +227,9 @@ class VisionTransformer(nn.Module):
         """
         if prompt is not None:
             if not hasattr(prompt, "check_fits") or not hasattr(prompt, "length"):
-                hint = " A baseline changes the whole model: baseline.encode(vit, images)." * hasattr(prompt, "encode")
+                hint = " A baseline changes the whole model: baseline.encode(vit, images)." * hasattr(
+                    prompt, "check_fits"
+                )
                 raise TypeError(
                     f"prompt is {type(prompt).__name__}; expected a prompt: prompts.create(name, vit.config, length)."
                     + hint

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..fits import check_fits
 from ..vit import VisionTransformer, ViTConfig
 
 
@@ -44,19 +45,8 @@ class Baseline(nn.Module):
 
     def check_fits(self, vit: VisionTransformer) -> None:
         """Raise ``ValueError`` where this baseline was made for another backbone, dtype or device."""
-        for field in ("width", "depth", "heads", *self.fits_also()):
-            mine, its = getattr(self.config, field), getattr(vit.config, field)
-            if mine != its:
-                raise ValueError(
-                    f"this {self.name} baseline was made for a backbone of {field} {mine}, this one has {its}; create "
-                    f"it with baselines.create({self.name!r}, vit)"
-                )
-        mine, its = next(self.parameters(), None), vit.patch.weight
-        if mine is not None and (mine.dtype != its.dtype or mine.device != its.device):
-            raise ValueError(
-                f"the baseline is {mine.dtype} on {mine.device}, the backbone {its.dtype} on {its.device}; move it "
-                f"with baseline.to(vit.patch.weight)"
-            )
+        fields = ("width", "depth", "heads", *self.fits_also())
+        check_fits(self, vit, "baseline", fields, f"baselines.create({self.name!r}, vit)")
 
     def fits_also(self) -> tuple[str, ...]:
         """Further fields of the config that must agree."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import Combine, KeyGroup, joint
+from ..fits import check_fits
 from ..vit import Block, Riders, VisionTransformer, ViTConfig
 
 
@@ -61,21 +62,8 @@ class Prompt(nn.Module):
 
     def check_fits(self, vit: VisionTransformer) -> None:
         """Raise ``ValueError`` where this prompt was made for another backbone, dtype or device."""
-        for field in ("width", "depth", "heads", *self.fits_also()):
-            mine, its = getattr(self.config, field), getattr(vit.config, field)
-            if mine != its:
-                raise ValueError(
-                    f"this {self.name} prompt was made for a backbone of {field} {mine}, this one has {its}; create it "
-                    f"with prompts.create({self.name!r}, vit.config, length)"
-                )
-        mine, its = next(self.parameters(), None), vit.patch.weight
-        if mine is None:
-            return
-        if mine.dtype != its.dtype or mine.device != its.device:
-            raise ValueError(
-                f"the prompt is {mine.dtype} on {mine.device}, the backbone {its.dtype} on {its.device}; move it with "
-                f"prompt.to(vit.patch.weight)"
-            )
+        fields = ("width", "depth", "heads", *self.fits_also())
+        check_fits(self, vit, "prompt", fields, f"prompts.create({self.name!r}, vit.config, length)")
 
     def fits_also(self) -> tuple[str, ...]:
         """Further fields of the config that must agree."""
