@@ -1,1 +1,1 @@
-"""Prompts as mixture-of-experts regression: proofs by computer algebra, estimators, losses on mixing measures, rates."""
+"""Prompts as mixture-of-experts regression: symbolic proofs, estimators, losses on mixing measures, rates."""
