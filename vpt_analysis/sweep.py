@@ -48,7 +48,7 @@ OUT = Path("paper_figures") / "out"
 TIERS = ("quick", "full", "committed")
 NEEDED = ("config", "inputs", "parts", "compute")
 SHOWS_ONLY = ("cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py", "claims/")
-NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs"}
+NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs", "scope", "notes"}
 COMPUTES_WITH = ("torch", "numpy", "scikit-learn", "pillow")
 
 
