@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vpt_analysis import stats
+from vpt_analysis import intervals, stats
 
 
 @pytest.mark.parametrize("n", stats.COVERAGE)
@@ -39,7 +39,7 @@ def test_columns_share_their_resamples():
 def test_many_columns_are_worked_off_in_pieces_with_the_same_result(monkeypatch):
     values = np.random.default_rng(0).normal(size=(5, 4))
     whole = stats.bootstrap(values)
-    monkeypatch.setattr(stats, "FEW", 100)
+    monkeypatch.setattr(intervals, "FEW", 100)
     pieces = stats.bootstrap(values)
     np.testing.assert_array_equal(whole.low, pieces.low)
     np.testing.assert_array_equal(whole.high, pieces.high)
@@ -50,6 +50,19 @@ def test_other_statistics_and_levels():
     assert stats.bootstrap(values, np.median).estimate == 2.0
     narrow, wide = (stats.bootstrap(values, level=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_median_has_the_bits_of_numpys(n):
+    values = np.random.default_rng(n).normal(size=(30, n, 3))
+    np.testing.assert_array_equal(intervals.median(values, axis=1), np.median(values, axis=1))
+    np.testing.assert_array_equal(intervals.median(values, axis=2), np.median(values, axis=2))
+
+
+def test_median_by_sorting_gives_the_interval_of_numpys():
+    values = np.random.default_rng(0).exponential(size=(9, 2))
+    ours, naive = (stats.bootstrap(values, m, resamples=500) for m in (np.median, lambda x, axis: np.median(x, axis)))
+    np.testing.assert_array_equal([ours.low, ours.high], [naive.low, naive.high])
 
 
 def test_pairs_take_out_what_both_share():
