@@ -41,6 +41,7 @@ understand it, at second hand. The closed form, ε = 0, and the tied case are ou
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -141,7 +142,7 @@ class Split:
 
     def difference(self, step: Number, extra: Number) -> Tensor:
         """f of the split measure minus f, without cancellation: (E, S)."""
-        gate, excess, t, w = self._at_inputs()
+        gate, excess, t, w = self._at_inputs
         step, share = float(step), float(extra) / self._mass
         kappa = 2 * torch.sinh(step * t / 2).square() + share * torch.cosh(step * t)
         along = (1 + share) * torch.sinh(step * t) * step
@@ -159,7 +160,7 @@ class Split:
     def second_order(self) -> Tensor:
         """g (t² (e − f) / 2 + t w): the limit of ``difference`` / δ² without extra mass, (E, S). Zero for a split of
         values alone: there the difference is zero for every δ."""
-        gate, excess, t, w = self._at_inputs()
+        gate, excess, t, w = self._at_inputs
         return gate * (t.square() / 2 * excess + t * w)
 
     @property
@@ -167,6 +168,7 @@ class Split:
         """e^b of the atom."""
         return math.exp(float(self.truth.log_mass[self.atom]))
 
+    @functools.cached_property
     def _at_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """g (S,), e − f (E, S), t (S,), and w (E, 1) of the atom that is split."""
         prompts, x = self.regression.prompts, self.x.unsqueeze(0)
