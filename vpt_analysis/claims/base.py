@@ -3,18 +3,27 @@
 A rule compares an interval with a number. It is applied to every **case**: one task, and within it one kind of query or
 one mechanism where the claim keeps those apart. Where a rule speaks of layers it is applied to each of them, and a case
 has a verdict only where all its layers agree. The verdict of a claim is the one that all its cases have in common;
-otherwise, and wherever an interval reaches across the number, it is inconclusive.
+otherwise, and wherever an interval reaches across the number, it is inconclusive. A theorem (its id begins with T) must
+hold in every case: one that contradicts it refutes it.
 
 Some rules name one side only ("supported where the interval lies above 0"). The other side is then read as its mirror
 image at the same number ("refuted where it lies below"): nothing is chosen that the rule does not hold already. All
 this was fixed before any result was there.
 
 Intervals are 95 % percentile bootstraps over seeds with 10,000 resamples, of paired differences where two runs share a
-seed. One seed has no interval, so every rule is inconclusive there.
+seed, unless the rule names another. One seed has no interval, so every rule is inconclusive there. Numbers that are not
+sampled, such as printed ones, have none and need none.
+
+A study that claims draw on has two functions more than ``vpt_analysis.sweep`` asks for; what they say is no part of its
+results:
+
+- ``scope(config, weights) -> str``: what a verdict holds for; ``weights`` is the digest of the backbone's file, if any;
+- ``notes(config, cases) -> list[str]``: what a reader has to know of all its verdicts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,21 +36,33 @@ SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 
 @dataclass(frozen=True)
 class Results:
-    """Arrays of the ``family`` study, named ``<task>:<arm>:<seed>/<array>``, with the config they were made with."""
+    """Arrays of a study, named ``<part>/<array>``, with the config they were made with."""
 
     arrays: Mapping[str, np.ndarray]
     config: dict
+    study: str
 
-    def over_seeds(self, task: str, arm: str, name: str) -> np.ndarray:
-        """One array of every seed, stacked: (S, ...). Raises ``ValueError`` where it is missing."""
-        names = [f"{task}:{arm}:{seed}/{name}" for seed in self.config["seeds"]]
-        missing = [n for n in names if n not in self.arrays]
+    def get(self, *names: str) -> list[np.ndarray]:
+        """Arrays by name, as float64. Raises ``ValueError`` where some are missing."""
+        missing = [name for name in names if name not in self.arrays]
         if missing:
             raise ValueError(
                 f"the results lack {', '.join(missing)}; they were made by another version of the study: compute them "
-                f"again with `vpt-analysis claims --tier full --commit`"
+                f"again with `vpt-analysis study {self.study} --tier full --commit`"
             )
-        return np.stack([self.arrays[n] for n in names]).astype(np.float64)
+        return [np.asarray(self.arrays[name], dtype=np.float64) for name in names]
+
+    def finite(self, *names: str) -> list[np.ndarray]:
+        """``get``, for rules that no interval checks. Raises ``ValueError`` where a value is not finite too."""
+        found = self.get(*names)
+        wrong = [name for name, values in zip(names, found, strict=True) if not np.isfinite(values).all()]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: some values are not finite, so that no rule can be applied")
+        return found
+
+    def over_seeds(self, task: str, arm: str, name: str) -> np.ndarray:
+        """One array of every seed, stacked: (S, ...), of a study with parts ``<task>:<arm>:<seed>``."""
+        return np.stack(self.get(*(f"{task}:{arm}:{seed}/{name}" for seed in self.config["seeds"])))
 
     @property
     def tasks(self) -> list[str]:
@@ -50,7 +71,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with its interval over ``n`` seeds; ``judged`` by the rule, or reported beside."""
+    """One number with its interval over ``n`` seeds or replicates; ``judged`` by the rule, or reported beside.
+
+    ``n`` is 0 where nothing was sampled and there is no interval; ``digits``: how many significant ones are shown.
+    """
 
     what: str
     estimate: float
@@ -58,11 +82,13 @@ class Figure:
     high: float
     n: int
     judged: bool = True
+    digits: int = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting in which the rule was applied; ``tally``: where it was applied to layers, how many say what."""
+    """One setting in which the rule was applied; ``tally``: what the verdict comes from, such as how many layers say
+    what."""
 
     name: str
     verdict: str
@@ -84,6 +110,10 @@ class Claim:
     study: str
     cases: Callable[[Results], list[Case]]
     notes: tuple[str, ...] = ()
+
+    def joined(self, verdicts: list[str]) -> str:
+        """The verdict that those of the cases add up to."""
+        return every(verdicts) if self.id.startswith("T") else common(verdicts)
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,15 @@ def common(verdicts: list[str]) -> str:
     return verdicts[0] if len(set(verdicts)) == 1 else INCONCLUSIVE
 
 
+def every(verdicts: list[str]) -> str:
+    """The verdict on what must hold everywhere: one case refutes it.
+
+    >>> every(["supported", "refuted"]), every(["supported", "inconclusive"]), every(["supported"]), every([])
+    ('refuted', 'inconclusive', 'supported', 'inconclusive')
+    """
+    return REFUTED if REFUTED in verdicts else common(verdicts)
+
+
 def agreed(supports: np.ndarray, refutes: np.ndarray) -> str:
     """The verdict of conditions that hold at every layer (or at the one number there is)."""
     return SUPPORTED if np.all(supports) else REFUTED if np.all(refutes) else INCONCLUSIVE
@@ -118,6 +157,11 @@ def agreed(supports: np.ndarray, refutes: np.ndarray) -> str:
 
 def number(what: str, found: Interval, judged: bool = True) -> Figure:
     return Figure(what, float(found.estimate), float(found.low), float(found.high), found.n, judged)
+
+
+def exact(what: str, value: float, judged: bool = True, digits: int = 3) -> Figure:
+    """A number that nothing was sampled for."""
+    return Figure(what, float(value), math.nan, math.nan, 0, judged, digits)
 
 
 def extremes(what: str, found: Interval, layers: np.ndarray, judged: bool = True) -> tuple[Figure, ...]:

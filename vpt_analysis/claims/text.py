@@ -13,9 +13,12 @@ from .base import Claim, Figure, Verdict
 
 WIDTH = 100
 INDENT = 12
-AGAIN = """* judged by the rule. A claim has the verdict that all its cases share; intervals: 95 %, over seeds.
-Compute again: vpt-analysis claims {ids} --tier full   (resumes; data in VPT_ANALYSIS_DATA)
-Learning rates: vpt-analysis study rates --tier full --commit   (before it, to choose anew)"""
+AGAIN = """* judged by the rule; intervals: 95 %, over n seeds or replicates, where anything was sampled.
+A claim (C) has the verdict that all its cases share; a theorem (T) is refuted by a single one.
+Compute again: vpt-analysis claims {ids} --tier full   (resumes; data in VPT_ANALYSIS_DATA)"""
+BEFORE = {  # what a study builds on, by study
+    "family": "Learning rates: vpt-analysis study rates --tier full --commit   (before it, to choose anew)"
+}
 
 
 def run(ids: Sequence[str], tier: str, out: Path, commit: bool, jobs: int) -> int:
@@ -26,22 +29,31 @@ def run(ids: Sequence[str], tier: str, out: Path, commit: bool, jobs: int) -> in
     """
     claims = chosen(ids)
     sweep.check(tier, commit and tier != "committed", jobs)  # committed results: their verdicts alone are stored
-    for study in dict.fromkeys(claim.study for claim in claims):
+    studies = dict.fromkeys(claim.study for claim in claims)
+    for i, study in enumerate(studies):
+        print(end="\n" if i else "")
         arrays, config, inputs, origin = results(study, tier, out, commit, jobs)
         for claim in claims:
             if claim.study == study:
                 print(shown(judge(claim, arrays, config, inputs.get("weights"))), end="\n\n")
-        print(origin)
+        print(textwrap.fill(origin, WIDTH, break_on_hyphens=False))
         if commit:
             print(f"Stored in {sweep.COMMITTED}")
-    print(AGAIN.format(ids=" ".join(c.id for c in claims) if ids else "[ID…]"))
+    print("\n".join([again(claims if ids else ()), *(BEFORE[study] for study in studies if study in BEFORE)]))
     return 0
+
+
+def again(claims: Sequence[Claim]) -> str:
+    """What the marks mean, and the command that computes these claims again, by name where a line has room for all."""
+    said = AGAIN.format(ids=" ".join(claim.id for claim in claims))
+    fits = claims and max(map(len, said.splitlines())) <= WIDTH
+    return said if fits else AGAIN.format(ids="[ID…]")
 
 
 def results(study: str, tier: str, out: Path, commit: bool, jobs: int):
     """Arrays, config, input digests and one line on what made them."""
     if tier == "committed":
-        plan = sweep.Committed(study, again="vpt-analysis claims --tier full --commit")
+        plan = sweep.Committed(study)
         arrays = plan.arrays()
         if commit:
             stored.store_verdicts(study)
@@ -60,7 +72,8 @@ def results(study: str, tier: str, out: Path, commit: bool, jobs: int):
 
 def listing(claims: Sequence[Claim]) -> str:
     """One line a claim: id, study, statement."""
-    return "\n".join(f"{claim.id:<5}{claim.study:<10}{claim.statement}" for claim in claims)
+    width = max(len(claim.study) for claim in claims) + 2
+    return "\n".join(f"{claim.id:<5}{claim.study:<{width}}{claim.statement}" for claim in claims)
 
 
 def shown(verdict: Verdict) -> str:
@@ -91,18 +104,21 @@ def row(figure: Figure) -> str:
     >>> row(Figure("gain in points", 1.234, -0.5, 2.0, 3)).split()
     ['*', 'gain', 'in', 'points', '1.23', '[-0.500,', '2.00]', 'n', '=', '3']
     """
-    interval = "no interval" if math.isnan(figure.low) else f"[{short(figure.low)}, {short(figure.high)}]"
-    mark = "*" if figure.judged else " "
-    return f"{'':<{INDENT}}{mark} {figure.what:<50} {short(figure.estimate):>8} {interval:<18} n = {figure.n}"
+    estimate, low, high = (short(x, figure.digits) for x in (figure.estimate, figure.low, figure.high))
+    said = f"{'':<{INDENT}}{'*' if figure.judged else ' '} {figure.what:<50} {estimate:>8}"
+    if not figure.n:
+        return said
+    interval = "no interval" if math.isnan(figure.low) else f"[{low}, {high}]"
+    return f"{said} {interval:<18} n = {figure.n}"
 
 
-def short(value: float) -> str:
-    """Three significant digits, never with an exponent.
+def short(value: float, digits: int = 3) -> str:
+    """Three significant digits, or as many as are asked for; never with an exponent.
 
-    >>> short(0.01234), short(12.34), short(8.0), short(-0.0)
-    ('0.0123', '12.3', '8.00', '0.00')
+    >>> short(0.01234), short(12.34), short(8.0), short(-0.0), short(69.43, 4)
+    ('0.0123', '12.3', '8.00', '0.00', '69.43')
     """
     if value == 0 or not math.isfinite(value):
         return "0.00" if value == 0 else str(value)
-    decimals = min(7, max(0, 2 - math.floor(math.log10(abs(value)))))
+    decimals = min(7, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
     return f"{value:.{decimals}f}"

@@ -123,3 +123,38 @@ def input_use(vit, prompt, head, train, test) -> dict[str, np.ndarray]:
     seen = train.subset(n=min(len(train), 1000), seed=0)
     information = swap.class_information(vit, prompt, (seen.normalised(vit.config), seen.labels), (pixels, test.labels))
     return {"swap": hits.mean(0), "class_information": information}
+
+
+def scope(config: dict, weights: str | None) -> str:
+    """Backbone, tasks, sizes and seeds: what a verdict holds for."""
+    seeds = "1 seed" if len(config["seeds"]) == 1 else f"{len(config['seeds'])} seeds"
+    chosen = "chosen on a part of the training images" if config.get("rates") else f"{rates.STANDARD} for all"
+    return (
+        f"{config['backbone']} {(weights or '')[:8]}".rstrip()
+        + f", frozen; {', '.join(config['tasks'])}; {config['train_images']:,} training and {config['test_images']:,} "
+        f"test images a task, {config['images']} of them where attention is taken apart; {config['steps']} steps of "
+        f"{config['batch']} images, learning rates {chosen}; P = 10 unless said; {seeds}"
+    )
+
+
+def notes(config: dict, cases: tuple) -> list[str]:
+    """What intervals over as few seeds are worth, and what is not in them."""
+    from ..stats import COVERAGE
+
+    seeds, found = len(config["seeds"]), []
+    if seeds == 1:
+        found.append("One seed has no interval, so nothing is decided.")
+    elif seeds <= 5:
+        share = f"{100 * COVERAGE[seeds]:.0f} %" if seeds in COVERAGE else "well below 95 %"
+        asked = "" if seeds == 5 else " The standard set-up asks for 5 seeds."
+        found.append(f"A bootstrap over {seeds} seeds holds the mean of normal values in {share} of the cases.{asked}")
+    if config.get("rates"):
+        found.append(
+            "Learning rates were chosen once, on the first seed, three trials an arm: that choice is not in the "
+            "intervals."
+        )
+    found.append(
+        f"Training is short: {config['steps'] * config['batch'] / config['train_images']:.1f} passes over the training "
+        f"images."
+    )
+    return found
