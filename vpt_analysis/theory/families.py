@@ -15,14 +15,9 @@ Every atom has a log-mass b besides. In the linear family only the product U W i
 Whatever the family, a sample meets the parameters only through numbers that are linear in them: **key predictors**
 :math:`q_c = \tilde x\cdot\psi_c` with the features :math:`\tilde x = (x, 1)`, and **value predictors**
 :math:`o_k\in\mathbb R^E`, the same for every sample. Together they are one linear image of the parameters,
-:math:`\psi = T\theta`, and f is a small function of them, so that the Jacobian is
-
-.. math:: \partial f_e / \partial\theta = \big(m_{ce}\,\tilde x,\; w_k\,\delta_e\big)\, T,
-          \qquad m_{ce} = \partial f_e/\partial q_c, \quad w_k = \partial f_e/\partial o_{ke} ,
-
-with few multipliers m and w. These follow from :math:`\partial f/\partial s_l = g_l (e_l - f)` and
-:math:`\partial f/\partial e_l = g_l`, with g the gates. A tied prompt is an untied one with (k, v) = (K p, V p): the
-same multipliers, another T.
+:math:`\psi = T\theta`; scores and experts are small functions of them, whose derivatives each family gives
+(``Derivatives``) and ``normal_equations`` joins. A tied prompt is an untied one with (k, v) = (K p, V p): the same
+derivatives, another T.
 
 Sources: static prompts as tied and untied experts, Le et al., arXiv 2410.02200; NoRGa's gate, arXiv 2405.14124, eq. 12,
 with α = τ = 1 as in its theory; VAPT's prompts W₂σ(W₁X), arXiv 2501.18936.
@@ -32,9 +27,10 @@ Shapes: R problems, L atoms, n samples, d inputs, E outputs, D = d + 1 features,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +39,27 @@ from torch import Tensor
 from ..errors import unknown
 from .atoms import Atoms
 from .frozen import Frozen
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """First and second derivatives of the scores s_l and experts e_l with respect to the predictors; what is not listed
+    is 0. Tensors are (R or 1, n or 1), with E before n where they are of experts.
+
+    ``score`` (c, l): ∂s_l/∂q_c · ``expert`` (c, l): ∂e_l/∂q_c · ``value`` (k, l): the number a in ∂e_l/∂o_k = a I ·
+    ``score_bends`` (c, c', l): ∂²s_l/∂q_c∂q_c' · ``expert_bends`` (c, c', l): ∂²e_l/∂q_c∂q_c', both with c ≤ c' ·
+    ``mixed_bends`` (c, k, l): the number a in ∂²e_l/∂q_c∂o_k = a I. Experts are linear in the value predictors.
+    """
+
+    score: dict[tuple[int, int], Tensor]
+    expert: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    value: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    score_bends: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    expert_bends: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    mixed_bends: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+
+
+ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -72,10 +89,8 @@ class Family:
         (R, O, E)."""
         raise NotImplementedError
 
-    def multipliers(
-        self, keys: Tensor, values: Tensor, x: Tensor, gates: Tensor, excess: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """m (R, C, E, n) and w (R, O, n), from gates g (R, L, n) and ``excess`` e − f (R, L, E, n)."""
+    def derivatives(self, keys: Tensor, values: Tensor, x: Tensor) -> Derivatives:
+        """Of scores and experts with respect to the predictors."""
         raise NotImplementedError
 
     def draw(self, directions: Tensor, normal: Callable[..., Tensor]) -> dict[str, Tensor]:
@@ -144,8 +159,9 @@ class Untied(Family):
     def experts(self, keys, values, x):
         return keys, values.unsqueeze(-1)
 
-    def multipliers(self, keys, values, x, gates, excess):
-        return gates.unsqueeze(2) * excess, gates
+    def derivatives(self, keys, values, x):
+        each = {(j, j): ONE for j in range(self.count)}
+        return Derivatives(score=each, value=each)
 
     def draw(self, directions, normal):
         return {"key": directions, "value": 1.5 * normal(self.count, self.known.outputs)}
@@ -180,10 +196,13 @@ class Norga(Untied):
         t, log_mass = keys.chunk(2, 1)
         return t + self.alpha * torch.tanh(self.tau * t) + log_mass, values.unsqueeze(-1)
 
-    def multipliers(self, keys, values, x, gates, excess):
-        score = gates.unsqueeze(2) * excess
-        slope = 1 + self.alpha * self.tau * (1 - torch.tanh(self.tau * keys[:, : self.count]).square())
-        return torch.cat([score * slope.unsqueeze(2), score], 1), gates
+    def derivatives(self, keys, values, x):
+        count, a, b = self.count, self.alpha, self.tau
+        t = torch.tanh(b * keys[:, :count])
+        slope, bend = 1 + a * b * (1 - t.square()), -2 * a * b**2 * t * (1 - t.square())
+        each = {(j, j): ONE for j in range(count)}
+        score = {(j, j): slope[:, j] for j in range(count)} | {(count + j, j): ONE for j in range(count)}
+        return Derivatives(score=score, value=each, score_bends={(j, j, j): bend[:, j] for j in range(count)})
 
 
 class _Adaptive(Family):
@@ -194,8 +213,8 @@ class _Adaptive(Family):
         """r."""
         return self.known.out.shape[1]
 
-    def activation(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """σ(z) and σ'(z)."""
+    def activation(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """σ(z), σ'(z) and σ''(z)."""
         raise NotImplementedError
 
     def outer(self, keys: Tensor, values: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,30 +226,27 @@ class _Adaptive(Family):
         none = weight.new_zeros(len(weight), 0, self.known.outputs)
         return torch.cat([weight, self.constant(blocks["log_mass"])], 1), none
 
-    def _hidden(self, keys):
-        inner = self.count * self.hidden
-        z, log_mass = keys[:, :inner].unflatten(1, (self.count, self.hidden)), keys[:, inner : inner + self.count]
-        return *self.activation(z), log_mass
+    def inner(self, keys: Tensor) -> Tensor:
+        """z (R, L, r, n)."""
+        return keys[:, : self.count * self.hidden].unflatten(1, (self.count, self.hidden))
 
     def experts(self, keys, values, x):
-        a, _, log_mass = self._hidden(keys)
+        first = self.count * self.hidden
+        a = self.activation(self.inner(keys))[0]
         kappa, omega = self.outer(keys, values, x)
-        scores = (kappa.unsqueeze(1) * a).sum(2) + log_mass
+        scores = (kappa.unsqueeze(1) * a).sum(2) + keys[:, first : first + self.count]
         return scores, torch.einsum("rke,rlkn->rlen", omega.expand(len(a), -1, -1), a)
 
-    def multipliers(self, keys, values, x, gates, excess):
-        a, slope, _ = self._hidden(keys)
+    def derivatives(self, keys, values, x):
+        first, units = self.count * self.hidden, range(self.hidden)
+        _, slope, _ = self.activation(self.inner(keys))
         kappa, omega = self.outer(keys, values, x)
-        score = gates.unsqueeze(2) * excess  # ∂f/∂s, (R, L, E, n)
-        inner = score.unsqueeze(2) * kappa[:, None, :, None]  # (R, L, r, E, n)
-        inner = (inner + gates[:, :, None, None] * omega[:, None, :, :, None]) * slope.unsqueeze(3)
-        return torch.cat([inner.flatten(1, 2), score, *self._outer(score, a)], 1), self._value(gates, a)
-
-    def _outer(self, score, a):
-        return ()
-
-    def _value(self, gates, a):
-        return gates[:, :0]
+        score = {(first + j, j): ONE for j in range(self.count)}
+        expert = {}
+        for j, k in itertools.product(range(self.count), units):
+            score[j * self.hidden + k, j] = kappa[:, k] * slope[:, j, k]
+            expert[j * self.hidden + k, j] = omega[:, k, :, None] * slope[:, j, k, None]
+        return Derivatives(score=score, expert=expert)
 
 
 class Linear(_Adaptive):
@@ -241,7 +257,7 @@ class Linear(_Adaptive):
         return {"weight": (self.hidden, self.known.d)}
 
     def activation(self, z):
-        return z, torch.ones_like(z)
+        return z, torch.ones_like(z), torch.zeros_like(z)
 
     def outer(self, keys, values, x):
         known = self.known
@@ -277,11 +293,18 @@ class Nonlinear(_Adaptive):
     def outer(self, keys, values, x):
         return keys[:, -self.hidden :], values
 
-    def _outer(self, score, a):
-        return (torch.einsum("rlen,rlkn->rken", score, a),)
-
-    def _value(self, gates, a):
-        return (gates.unsqueeze(2) * a).sum(1)
+    def derivatives(self, keys, values, x):
+        found, units = super().derivatives(keys, values, x), self.hidden
+        a, slope, bend = self.activation(self.inner(keys))
+        kappa, omega = self.outer(keys, values, x)
+        outer = self.count * units + self.count  # where κ begins
+        for j, k in itertools.product(range(self.count), range(units)):
+            c = j * units + k
+            found.score[outer + k, j] = found.value[k, j] = a[:, j, k]
+            found.score_bends[c, c, j] = kappa[:, k] * bend[:, j, k]
+            found.score_bends[c, outer + k, j] = found.mixed_bends[c, k, j] = slope[:, j, k]
+            found.expert_bends[c, c, j] = omega[:, k, :, None] * bend[:, j, k, None]
+        return found
 
     def draw(self, directions, normal):
         out = 2.0 * torch.linalg.qr(normal(self.known.d, self.hidden))[0]
@@ -298,16 +321,17 @@ def _rows(directions: Tensor, hidden: int, normal: Callable[..., Tensor]) -> Ten
 
 def _tanh(z):
     a = torch.tanh(z)
-    return a, 1 - a.square()
+    slope = 1 - a.square()
+    return a, slope, -2 * a * slope
 
 
 def _gelu(z):
-    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-    return z * cdf, cdf + z * torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    cdf, density = 0.5 * (1 + torch.erf(z / math.sqrt(2))), torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    return z * cdf, cdf + z * density, (2 - z.square()) * density
 
 
 def _relu(z):
-    return z.relu(), (z > 0).to(z.dtype)
+    return z.relu(), (z > 0).to(z.dtype), torch.zeros_like(z)
 
 
 ACTIVATIONS = {"tanh": _tanh, "gelu": _gelu, "relu": _relu}

@@ -47,16 +47,20 @@ class Sample:
     def n(self) -> int:
         return self.x.shape[-1]
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.x, self.y, self.lse, self.content
+
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def first(self, n: int) -> Sample:
         """The first n samples of every data set."""
-        return Sample(*(t[..., :n].contiguous() for t in (self.x, self.y, self.lse, self.content)))
+        return Sample(*(t[..., :n].contiguous() for t in self.tensors))
 
     def of(self, index: Tensor) -> Sample:
         """The data sets that ``index`` (any number) names."""
-        return Sample(*(t[index] for t in (self.x, self.y, self.lse, self.content)))
+        return Sample(*(t[index] for t in self.tensors))
 
 
 @dataclass(frozen=True)

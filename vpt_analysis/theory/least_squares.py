@@ -1,0 +1,205 @@
+r"""Least squares for many prompt mixtures at once: batched Levenberg-Marquardt in a box, with a certificate each.
+
+Minimises :math:`\tfrac12\sum_i\|f_\theta(x_i) - y_i\|^2` over :math:`|\theta_j| \le` ``radius``, the compact parameter
+set that the theory assumes: without it the estimate of an atom too many runs off to mass 0. All replicates and starts
+are one batch; each has its own damping and stops by itself, and those that have stopped cost nothing more.
+
+Far from the minimum a step solves :math:`(J^\top J + \mu D)\,\delta = -g`; near it the Hessian takes the place of
+:math:`J^\top J` wherever the damped form is positive definite. With an atom too many the Jacobian loses rank at the
+minimum and Gauss-Newton steps need hundreds of passes; the Hessian has the same cost (``normal_equations``) and needs
+some tens.
+
+Sources: Marquardt 1963; the damping of Nielsen, IMM-REP-1999-05; scaling by the largest diagonal so far as in MINPACK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .normal_equations import Equations, Normal
+from .regression import Regression, Sample
+
+CONVERGED, LIMIT, STUCK = "converged", "limit", "stuck"
+NEAR = 1e-3  # of the cost, predicted by a step: from here on the Hessian is used
+PATIENCE = 10  # passes after which it is used anyway
+NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gradient decides instead
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Where each start ended. ``theta`` (P, p), ``cost`` ½Σ‖r‖² (P,), ``owner`` (P,) the data set of each.
+
+    The certificate: ``decrement`` (P,), how far the minimum of the quadratic model lies below, in units of the noise
+    variance σ̂² (its square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest
+    eigenvalue of the Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with
+    the gradient pointing outwards; ``passes`` (P,) over the data; ``status`` one word each.
+    """
+
+    theta: Tensor
+    cost: Tensor
+    owner: Tensor
+    decrement: Tensor
+    curvature: Tensor
+    bound: Tensor
+    passes: Tensor
+    status: tuple[str, ...]
+
+    @property
+    def certified(self) -> Tensor:
+        """(P,): a strict local minimum over the box, to the tolerance: converged, with positive curvature."""
+        return torch.tensor([s == CONVERGED for s in self.status]) & (self.curvature > 0)
+
+
+def fit(
+    regression: Regression,
+    sample: Sample,
+    start: Tensor,
+    owner: Tensor | None = None,
+    radius: float = 6.0,
+    tolerance: float = 1e-6,
+    passes: int = 200,
+) -> Fits:
+    """Least squares from ``start`` (P, p) on the data sets ``owner`` (P,) of ``sample`` (default: one start each).
+
+    ``tolerance`` bounds ``Fits.decrement``: 1e-6 is a thousandth of a standard error. ``passes``: most passes over the
+    data. Fits that end without meeting it are returned with another status than "converged". Raises ``ValueError`` for
+    shapes that do not fit, numbers that are not finite, a start outside of the box.
+    """
+    start = start.to(torch.float64)
+    owner = torch.arange(len(start)) if owner is None else owner
+    _check(regression, sample, start, owner, radius, tolerance, passes)
+    search = _Search(Equations(regression, sample), start, owner, radius, tolerance)
+    for _ in range(passes):
+        if not search.step():
+            break
+    return search.finish()
+
+
+class _Search:
+    """The state of all problems; ``step`` makes one pass over the data for those that have not stopped."""
+
+    def __init__(self, equations: Equations, start: Tensor, owner: Tensor, radius: float, tolerance: float):
+        self.equations, self.owner, self.radius, self.tolerance = equations, owner, radius, tolerance
+        count = len(start)
+        self.theta = start.clone()
+        self.now = equations.at(self.theta, owner)
+        self.scale = self.now.matrix.diagonal(dim1=1, dim2=2).clone()
+        self.damping, self.growth = start.new_full((count,), 1e-3), start.new_full((count,), 2.0)
+        self.exact = torch.zeros(count, dtype=torch.bool)  # whether the Hessian is asked for
+        self.is_exact = torch.zeros(count, dtype=torch.bool)  # whether ``now.matrix`` is one
+        self.passes = torch.ones(count, dtype=torch.long)
+        self.status = [LIMIT] * count
+        self.running = torch.ones(count, dtype=torch.bool)
+        self._judge(torch.arange(count))
+
+    def step(self) -> bool:
+        """One trial step of every running problem. False when none runs."""
+        at = self.running.nonzero()[:, 0]
+        if not len(at):
+            return False
+        theta, now = self.theta[at], self.now.of(at)
+        move = self._direction(at, theta, now)
+        trial = (theta + move).clamp(-self.radius, self.radius)
+        move = trial - theta
+        promised = -(now.gradient * move).sum(1) - 0.5 * (move.unsqueeze(1) @ now.matrix @ move.unsqueeze(2))[:, 0, 0]
+        self.exact[at] |= (promised <= NEAR * now.cost) | (self.passes[at] > PATIENCE)
+        found = self.equations.at(trial, self.owner[at], self.exact[at])
+        self.passes[at] += 1
+        good, ratio = self._better(trial, now, found, promised)
+        better, worse = at[good], at[~good]
+        self.theta[better] = trial[good]
+        self.now.put(better, Normal(found.cost[good], found.gradient[good], found.matrix[good]))
+        self.is_exact[better] = self.exact[better]
+        self.damping[better] *= (1 - (2 * ratio[good] - 1) ** 3).clamp(0.1, 2.0)
+        self.damping[worse] *= self.growth[worse]
+        self.growth[better], self.growth[worse] = 2.0, 2 * self.growth[worse]
+        self.scale[better] = torch.maximum(self.scale[better], self.now.matrix[better].diagonal(dim1=1, dim2=2))
+        self._judge(better)
+        for i in worse[self.damping[worse] > 1e16].tolist():
+            self.status[i], self.running[i] = STUCK, False
+        return True
+
+    def _better(self, trial: Tensor, now: Normal, found: Normal, promised: Tensor) -> tuple[Tensor, Tensor]:
+        """Which trials are accepted, and the ratio of achieved to promised descent."""
+        ratio = (now.cost - found.cost) / promised.clamp_min(1e-300)
+        tiny = promised.abs() <= NOISE * now.cost
+        calmer = found.gradient.norm(dim=1) <= now.gradient.norm(dim=1)
+        finite = torch.isfinite(found.cost)
+        good = finite & torch.where(tiny, calmer, (promised > 0) & (ratio > 1e-4))
+        return good, torch.where(tiny, torch.ones_like(ratio), ratio)
+
+    def _direction(self, at: Tensor, theta: Tensor, now: Normal) -> Tensor:
+        """(matrix + μ D) δ = −g on the free coordinates; μ grows until the left side is positive definite."""
+        free = ~_held(theta, now.gradient, self.radius)
+        matrix, gradient = _reduced(now, free)
+        scale = self.scale[at].clamp_min(1e-10 * self.scale[at].amax(1, keepdim=True))
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(self.damping[at, None] * scale))
+        while failed.any():
+            self.damping[at[failed > 0]] *= 4
+            factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(self.damping[at, None] * scale))
+        return -torch.cholesky_solve(gradient.unsqueeze(2), factor)[:, :, 0]
+
+    def _judge(self, at: Tensor) -> None:
+        """Stop those whose undamped Newton step would gain nothing."""
+        at = at[self.is_exact[at]]
+        if not len(at):
+            return
+        found = _decrement(self.theta[at], self.now.of(at), self.radius, self.equations.sample)
+        for i in at[found <= self.tolerance].tolist():
+            self.status[i], self.running[i] = CONVERGED, False
+
+    def finish(self) -> Fits:
+        """The certificates, from the Hessians at the end."""
+        late = (~self.is_exact).nonzero()[:, 0]
+        if len(late):
+            self.now.put(late, self.equations.at(self.theta[late], self.owner[late], torch.ones(len(late), dtype=bool)))
+        sample = self.equations.sample
+        held = _held(self.theta, self.now.gradient, self.radius)
+        lowest = torch.linalg.eigvalsh(_reduced(self.now, ~held)[0])[:, 0] / sample.n
+        decrement = _decrement(self.theta, self.now, self.radius, sample)
+        return Fits(self.theta, self.now.cost, self.owner, decrement, lowest, held, self.passes, tuple(self.status))
+
+
+def _held(theta: Tensor, gradient: Tensor, radius: float) -> Tensor:
+    """Coordinates on the box's boundary that descent would push out of it."""
+    return ((theta >= radius) & (gradient < 0)) | ((theta <= -radius) & (gradient > 0))
+
+
+def _reduced(now: Normal, free: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrix and gradient on the free coordinates; the others are decoupled, with the largest diagonal entry."""
+    both = free.unsqueeze(1) & free.unsqueeze(2)
+    largest = now.matrix.diagonal(dim1=1, dim2=2).abs().amax(1, keepdim=True)
+    return now.matrix * both + torch.diag_embed(~free * largest), now.gradient * free
+
+
+def _decrement(theta: Tensor, now: Normal, radius: float, sample: Sample) -> Tensor:
+    """½ gᵀH⁻¹g over σ̂² = 2 cost / (n E), on the free coordinates; infinite where H is not positive definite."""
+    matrix, gradient = _reduced(now, ~_held(theta, now.gradient, radius))
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    solved = torch.cholesky_solve(gradient.unsqueeze(2), factor)[:, :, 0]
+    variance = (2 * now.cost / (sample.n * sample.y.shape[1])).clamp_min(1e-30)
+    found = 0.5 * (gradient * solved).sum(1) / variance
+    return torch.where((failed > 0) | ~torch.isfinite(found), torch.inf, found)
+
+
+def _check(regression: Regression, sample: Sample, start: Tensor, owner: Tensor, radius: float, tolerance: float,
+           passes: int) -> None:  # fmt: skip
+    if start.dim() != 2 or start.shape[1] != regression.parameters or len(start) == 0:
+        raise ValueError(f"start has shape {tuple(start.shape)}; expected (starts, {regression.parameters})")
+    if sample.x.shape[1] != regression.known.d or sample.y.shape[1] != regression.known.outputs:
+        raise ValueError(
+            f"the sample has d = {sample.x.shape[1]} and E = {sample.y.shape[1]}; the model has d = "
+            f"{regression.known.d} and E = {regression.known.outputs}"
+        )
+    if owner.shape != start.shape[:1] or owner.min() < 0 or owner.max() >= len(sample):
+        raise ValueError(f"owner names the data set of each of {len(start)} starts, from 0 to {len(sample) - 1}")
+    for what, tensor in (("start", start), *zip(("x", "y", "lse", "content"), sample.tensors, strict=True)):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{what} holds numbers that are not finite")
+    if not (radius > 0 and tolerance > 0 and passes >= 0):
+        raise ValueError(f"radius {radius}, tolerance {tolerance}, passes {passes}; expected positive ones")
+    if start.abs().max() > radius:
+        raise ValueError(f"a start lies at {start.abs().max():.3g}, outside of the box of radius {radius:g}")
