@@ -164,9 +164,14 @@ def test_every_element_of_a_batch_is_what_it_is_alone():
 
 
 def test_layout_in_memory_and_threads_change_no_bit():
-    blocks = {"weight": (8, 16)}  # 128 parameters: long enough for vectorised sums
-    estimate, truth = random_atoms(50, 3, seed=0, blocks=blocks), random_atoms(2, seed=1, blocks=blocks)
-    turned = Atoms(estimate.log_mass.T.contiguous().T, {"weight": estimate.blocks["weight"].mT.contiguous().mT})
+    # 128 parameters: long enough for vectorised sums. A vector keeps its strides when it is flattened.
+    for blocks in ({"weight": (8, 16)}, {"value": (128,)}):
+        estimate, truth = random_atoms(50, 3, seed=0, blocks=blocks), random_atoms(2, seed=1, blocks=blocks)
+        turned = {k: b.movedim(-1, 0).contiguous().movedim(0, -1) for k, b in estimate.blocks.items()}
+        check_bits(estimate, Atoms(estimate.log_mass.T.contiguous().T, turned), truth)
+
+
+def check_bits(estimate: Atoms, turned: Atoms, truth: Atoms) -> None:
     found = [fields(voronoi.compare(atoms, truth)) for atoms in (estimate, turned)]
     torch.set_num_threads(2)
     try:
