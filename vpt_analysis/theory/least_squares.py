@@ -5,11 +5,11 @@ set that the theory assumes: without it the estimate of an atom too many runs of
 are one batch; each has its own damping and stops by itself, and those that have stopped cost nothing more.
 
 Far from the minimum a step solves :math:`(J^\top J + \mu D)\,\delta = -g`; near it the Hessian takes the place of
-:math:`J^\top J` wherever the damped form is positive definite. With an atom too many the Jacobian loses rank at the
-minimum and Gauss-Newton steps need hundreds of passes; the Hessian has the same cost (``normal_equations``) and needs
-some tens.
+:math:`J^\top J`, damped until it is positive definite. With an atom too many the Jacobian loses rank at the minimum,
+and the valley that leads there is curved: Gauss-Newton steps then need hundreds of passes over the data, Hessians in
+the coordinates of ``charts`` some tens.
 
-Sources: Marquardt 1963; the damping of Nielsen, IMM-REP-1999-05; scaling by the largest diagonal so far as in MINPACK.
+Sources: Marquardt, J. SIAM 11, 1963; the damping of Nielsen, IMM-REP-1999-05, 1999.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .charts import Merged
 from .normal_equations import Equations, Normal
 from .regression import Regression, Sample
 
@@ -86,7 +87,6 @@ class _Search:
         count = len(start)
         self.theta = start.clone()
         self.now = equations.at(self.theta, owner)
-        self.scale = self.now.matrix.diagonal(dim1=1, dim2=2).clone()
         self.damping, self.growth = start.new_full((count,), 1e-3), start.new_full((count,), 2.0)
         self.exact = torch.zeros(count, dtype=torch.bool)  # whether the Hessian is asked for
         self.is_exact = torch.zeros(count, dtype=torch.bool)  # whether ``now.matrix`` is one
@@ -100,15 +100,12 @@ class _Search:
         at = self.running.nonzero()[:, 0]
         if not len(at):
             return False
-        theta, now = self.theta[at], self.now.of(at)
-        move = self._direction(at, theta, now)
-        trial = (theta + move).clamp(-self.radius, self.radius)
-        move = trial - theta
-        promised = -(now.gradient * move).sum(1) - 0.5 * (move.unsqueeze(1) @ now.matrix @ move.unsqueeze(2))[:, 0, 0]
+        now = self.now.of(at)
+        trial, promised = self._trial(at, now)
         self.exact[at] |= (promised <= NEAR * now.cost) | (self.passes[at] > PATIENCE)
         found = self.equations.at(trial, self.owner[at], self.exact[at])
         self.passes[at] += 1
-        good, ratio = self._better(trial, now, found, promised)
+        good, ratio = _better(now, found, promised)
         better, worse = at[good], at[~good]
         self.theta[better] = trial[good]
         self.now.put(better, Normal(found.cost[good], found.gradient[good], found.matrix[good]))
@@ -116,31 +113,31 @@ class _Search:
         self.damping[better] *= (1 - (2 * ratio[good] - 1) ** 3).clamp(0.1, 2.0)
         self.damping[worse] *= self.growth[worse]
         self.growth[better], self.growth[worse] = 2.0, 2 * self.growth[worse]
-        self.scale[better] = torch.maximum(self.scale[better], self.now.matrix[better].diagonal(dim1=1, dim2=2))
         self._judge(better)
         for i in worse[self.damping[worse] > 1e16].tolist():
             self.status[i], self.running[i] = STUCK, False
         return True
 
-    def _better(self, trial: Tensor, now: Normal, found: Normal, promised: Tensor) -> tuple[Tensor, Tensor]:
-        """Which trials are accepted, and the ratio of achieved to promised descent."""
-        ratio = (now.cost - found.cost) / promised.clamp_min(1e-300)
-        tiny = promised.abs() <= NOISE * now.cost
-        calmer = found.gradient.norm(dim=1) <= now.gradient.norm(dim=1)
-        finite = torch.isfinite(found.cost)
-        good = finite & torch.where(tiny, calmer, (promised > 0) & (ratio > 1e-4))
-        return good, torch.where(tiny, torch.ones_like(ratio), ratio)
-
-    def _direction(self, at: Tensor, theta: Tensor, now: Normal) -> Tensor:
-        """(matrix + μ D) δ = −g on the free coordinates; μ grows until the left side is positive definite."""
-        free = ~_held(theta, now.gradient, self.radius)
-        matrix, gradient = _reduced(now, free)
-        scale = self.scale[at].clamp_min(1e-10 * self.scale[at].amax(1, keepdim=True))
-        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(self.damping[at, None] * scale))
-        while failed.any():
-            self.damping[at[failed > 0]] *= 4
+    def _trial(self, at: Tensor, now: Normal) -> tuple[Tensor, Tensor]:
+        """Where the step (matrix + μ D) δ = −g leads, in the coordinates of ``charts`` and on those that are free, and
+        the descent that the quadratic model promises. μ grows until the left side is positive definite."""
+        theta = self.theta[at]
+        held = _held(theta, now.gradient, self.radius)
+        chart = Merged(self.equations.regression.prompts, theta, plain=held.any(1))
+        matrix, gradient = _reduced(now, ~held)
+        to_theta = chart.jacobian()
+        matrix = to_theta.mT @ matrix @ to_theta + chart.bend(gradient) * self.is_exact[at, None, None]
+        gradient = (gradient.unsqueeze(1) @ to_theta)[:, 0]
+        scale = matrix.diagonal(dim1=1, dim2=2).abs()
+        scale = scale.clamp_min(1e-10 * scale.amax(1, keepdim=True))
+        while True:
             factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(self.damping[at, None] * scale))
-        return -torch.cholesky_solve(gradient.unsqueeze(2), factor)[:, :, 0]
+            if not failed.any():
+                break
+            self.damping[at[failed > 0]] *= 4
+        step = -torch.cholesky_solve(gradient.unsqueeze(2), factor)
+        promised = -(gradient.unsqueeze(1) @ step + 0.5 * step.mT @ matrix @ step)[:, 0, 0]
+        return chart.moved(step[:, :, 0]).clamp(-self.radius, self.radius), promised
 
     def _judge(self, at: Tensor) -> None:
         """Stop those whose undamped Newton step would gain nothing."""
@@ -161,6 +158,15 @@ class _Search:
         lowest = torch.linalg.eigvalsh(_reduced(self.now, ~held)[0])[:, 0] / sample.n
         decrement = _decrement(self.theta, self.now, self.radius, sample)
         return Fits(self.theta, self.now.cost, self.owner, decrement, lowest, held, self.passes, tuple(self.status))
+
+
+def _better(now: Normal, found: Normal, promised: Tensor) -> tuple[Tensor, Tensor]:
+    """Which trials are accepted, and the ratio of achieved to promised descent."""
+    ratio = (now.cost - found.cost) / promised.clamp_min(1e-300)
+    tiny = promised.abs() <= NOISE * now.cost
+    calmer = found.gradient.norm(dim=1) <= now.gradient.norm(dim=1)
+    good = torch.isfinite(found.cost) & torch.where(tiny, calmer, (promised > 0) & (ratio > 1e-4))
+    return good, torch.where(tiny, torch.ones_like(ratio), ratio)
 
 
 def _held(theta: Tensor, gradient: Tensor, radius: float) -> Tensor:
