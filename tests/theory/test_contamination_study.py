@@ -94,6 +94,17 @@ def test_same_part_same_bits_and_replicates_do_not_know_each_other():
     np.testing.assert_allclose(one["beta"], first["beta"][11:], rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["distinguishable:1000", "near:1624", "information:constant"])
+def test_committed_results_computed_again(name):
+    """The bits on the machine that made them; elsewhere what Newton's steps leave of other rounding."""
+    arrays, record = sweep.committed("contamination")
+    (again,) = (p for p in study.parts(record["config"]) if p["name"] == name)
+    found = study.compute(again)
+    for key in {"beta", "tau", "eta", "nu", "predicted"} & set(found):
+        np.testing.assert_allclose(found[key], arrays[f"{name}/{key}"], rtol=1e-5, err_msg=key)
+    assert ("converged" not in found) or arrays[f"{name}/converged"].mean() > 0.9
+
+
 def test_unknown_setups_are_refused():
     with pytest.raises(ValueError, match="unknown set-up 'nearer'; did you mean 'near'"):
         study.model(part(setup="nearer"), 1e3)
@@ -148,6 +159,12 @@ def test_published_numbers_go_to_their_parameter():
     assert figure.printed(config, "near", "tau") == ([-0.23, -0.22], -0.25)
     for quantity in ("beta", "eta", "nu"):
         assert figure.printed(config, "near", quantity) == ([-0.35, -0.39], -0.375)
+
+
+def test_agreement_counts_the_printed_slopes_in_our_intervals():
+    config, arrays = planted({"beta": -0.45, "tau": -0.8, "eta": -0.37, "nu": -0.54})
+    assert figure.agreeing(arrays, config, "distinguishable") == 2  # β −0.45 and ν −0.54 are printed
+    assert figure.agreeing(arrays, config, "near") == 1  # η, of which −0.39 to −0.35 is known
 
 
 def test_picture_and_caption_come_from_the_arrays(small, tmp_path):
