@@ -52,7 +52,7 @@ def test_the_theorems_are_all_there_and_read_as_text():
 
 def test_a_wrong_split_is_refused():
     draft = symbolic.prove("split")
-    y, co, o, mass = sp.Symbol("y"), sp.Symbol("c_content"), sp.Symbol("o"), symbolic.LAMBDA
+    y, co, o, mass = sp.Symbol("y"), sp.Symbol("c"), sp.Symbol("o"), symbolic.LAMBDA
     with pytest.raises(ValueError, match="differ by"):
         draft.claim("content and prompts exchanged", y, mass * co + (1 - mass) * o)
     with pytest.raises(ValueError, match="differ by"):
@@ -107,9 +107,9 @@ def test_T13_the_split_equals_the_torch_code(tokens, prompts, width):
     assert close(of("lse_p")(**arrays), split.prompt_lse)
     mass = split.prompt_weight.item()
     for c in range(width):
-        at = arrays | {"c": c + 1}
+        at = arrays | {"b": c + 1}
         assert close(of("y")(**at), plain[..., c])
-        assert close((1 - mass) * of("c_content")(**at), split.content_term[..., c])
+        assert close((1 - mass) * of("c")(**at), split.content_term[..., c])
         assert close(mass * of("o")(**at), split.prompt_term[..., c])
 
 
@@ -242,6 +242,22 @@ def test_T9_the_second_order_of_a_tied_split_equals_autograd():
     value = symbolic.prove("tied_split").function("c_VPT")(**given, e_0=float(V @ p), e_1=float(V @ u))
     assert abs(first) <= 1e-14 and abs(second) > 1e-3
     assert close(value, second / 2)
+
+
+def test_the_tangent_equals_autograd():
+    """One parameter of a VPT atom in one dimension: c = 1 for its first derivative, so that f moves by df/dp."""
+    kappa, v, x, B, h, m = 0.7, 1.3, -0.4, 1.1, 0.6, 0.5
+    p = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    H = torch.exp(kappa * p * x)
+    F = H * v * p
+    derivatives = [
+        torch.autograd.grad(value, p, retain_graph=True)[0] for value in (F, H, (B * h + m * F) / (B + m * H))
+    ]
+    proved = symbolic.prove("tangent")
+    given = {"B": B, "h": h, "H": H.item(), "e": v * p.item(), "m": m, "L": 1, "c": np.array([m])}
+    moved = proved.function(proved.steps[-1].left)
+    value = moved(**given, F_alpha=derivatives[0][None].numpy(), H_alpha=derivatives[1][None].numpy())
+    assert close(value, derivatives[2])
 
 
 def test_function_names_what_is_missing():

@@ -16,6 +16,14 @@ import sympy as sp
 from ..errors import unknown
 from .sums import evaluate, normal_form
 
+# Names that are words, or more than a letter, as they are printed.
+NAMES = {sp.Symbol(n): rf"\mathrm{{{n[:3]}}}_{n[4:]}" for n in ("lse_c", "lse_p")}
+NAMES |= {sp.Symbol(n): rf"{n[0]}_{{\mathrm{{{n[2:]}}}}}" for n in ("w_alone", "f_before", "f_after", "h_all", "y_all")}
+NAMES |= {sp.Symbol("H_alpha"): "H", sp.Symbol("F_alpha"): "F", sp.Symbol("e_mean"): r"\bar e"}
+NAMES |= {
+    sp.Symbol(n): f"{n[0]}_{'+' if n.endswith('plus') else '-'}" for n in ("s_plus", "s_minus", "e_plus", "e_minus")
+}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -27,10 +35,11 @@ class Step:
     residual: sp.Expr | None = None
 
     def latex(self) -> str:
-        return rf"{sp.latex(self.left)} {'=' if self.residual is not None else ':='} {sp.latex(self.right)}"
+        left, right = (sp.latex(side, symbol_names=NAMES) for side in (self.left, self.right))
+        return rf"{left} {':=' if self.residual is None else '='} {right}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Derivation:
     """``name``, ``statement`` and ``assumptions`` in words (LaTeX between dollar signs), and the ordered ``steps``.
 
@@ -111,6 +120,9 @@ class Derivation:
         if name not in known:
             raise unknown("quantity", name, known)
         return known[name]
+
+    def __repr__(self) -> str:
+        return f"<Derivation {self.name!r}, {len(self.steps)} steps, residual {self.residual}>"
 
     def latex(self) -> str:
         """The equations, one a line."""

@@ -91,10 +91,14 @@ class Family:
                 found.append(tuple(chosen.count(i) for i in range(count)))
         return tuple(found)
 
-    def label(self, member: Index) -> str:
-        """How a member is written: ``1``, ``d_k``, ``d_k d_v``, ``d_v^2``."""
-        powers = [(p, n) for p, n in zip(self.parameters, member, strict=True) if n]
-        return " ".join(f"d_{p}" if n == 1 else f"d_{p}^{n}" for p, n in powers) or "1"
+    def latex(self, member: Index) -> str:
+        r"""How a member is written, the atom itself as nothing.
+
+        >>> print(FAMILIES["untied"].latex((1, 2)))
+        \partial_{k}\partial_{v}^2
+        """
+        powers = [(sp.latex(p), n) for p, n in zip(self.parameters, member, strict=True) if n]
+        return "".join(rf"\partial_{{{p}}}" + (f"^{n}" if n > 1 else "") for p, n in powers)
 
     def quotients(self, member: Index) -> tuple[tuple[sp.Expr, sp.Expr], ...]:
         r"""P and Q of one derivative, by piece: :math:`\partial^\alpha F = H P`, :math:`\partial^\alpha H = H Q`."""
@@ -235,8 +239,8 @@ def _families() -> tuple[Family, ...]:
             "relu", (_u * stretch, _w / stretch),
             "w > 0 on x > 0, by symmetry the other cases; u and w enter through their product only.",
         ),
-        _tied_adaptive("tanh", None, "u owned by the atom. For W with several rows see tanh_tied_2d."),
-        _tied_adaptive("gelu", None, "u owned by the atom."),
+        _tied_adaptive("tanh", None, "w ≠ 0; u owned by the atom. For W with several rows see tanh_tied_2d."),
+        _tied_adaptive("gelu", None, "w ≠ 0; u owned by the atom."),
         _plane(
             "tanh_tied_2d", "prompt tanh(W x), rank 2, two dimensions", _W2, [sp.tanh(h) for h in hidden],
             "Rows of W linearly independent over the rationals; U is put into K and v, coordinates of the input in "

@@ -26,14 +26,18 @@ semi-definite matrix M, and only an annihilator with such an M hurts. Hence a th
     a path of parameters along which the two halves at ±δ are the one atom, in F and in H, exactly and not to order 2
     only.
 
-**What differs from the literature**, as we understand it. (1) For every ridge expert with a bias under a linear gate of
-its own key, :math:`\partial_k \partial_c F = x\,\sigma'(ax+c)\,e^{kx} = \partial_a F`: no activation makes the literal
-family independent, tanh and GELU included; without the bias the relation is gone. The rate survives all the same, by
-the third answer. (2) ReLU with its own key is said to be identifiable; it is positively homogeneous, so that (1±δ)(a,
-c) with half the mass each is the same atom. (3) Linear adaptive prompts of rank 2 and more can be split invisibly, by a
-rotation that the quadratic score does not see; a non-linear activation ends that, though a relation off the diagonal
-stays. (4) NoRGa's gate does nothing for constant experts. (Sigmoid gating, NeurIPS 2024, discusses ReLU, GELU, constant
-and polynomial experts; NoRGa, NeurIPS 2024, definition 4.2, its own condition.)
+**What differs from the literature**, as we understand it; we have not read the definitions of all of these papers.
+
+1. Experts with sigmoid and tanh are called strongly identifiable under softmax gating (Nguyen, Ho and Rinaldo, ICML
+   2024, abstract), those with GELU under other gates. For every ridge expert *with a bias*, under a linear gate of its
+   own key, :math:`\partial_k \partial_c F = x\,\sigma'(ax+c)\,e^{kx} = \partial_a F`, so that no activation makes the
+   literal family independent; without the bias the relation is gone. The rate survives all the same, by the third
+   answer.
+2. ReLU is said to be identifiable under sigmoid gating (NeurIPS 2024) and under NoRGa's gate (NeurIPS 2024, definition
+   4.2). It is positively homogeneous: (1±δ)(a, c), half the mass each, is the same atom under any gate.
+3. Linear adaptive prompts of rank 2 and more can be split invisibly, by a rotation that the quadratic score does not
+   see. A non-linear activation ends that, though one relation off the diagonal stays.
+4. NoRGa's gate does nothing for constant experts, which are what prefixes are.
 
 All verdicts are for one atom, beside frozen ones, and for parameters in general position: outside the zero set of a
 polynomial, of which ``conditions`` gives the factors. How several atoms of a family interact is not decided here; those
@@ -61,7 +65,8 @@ class Independence:
     """``members`` of a family of derivatives, those that are ``zero``, and their ``rank``.
 
     ``relations``: a basis of all linear relations; each vanishes identically. Empty for the multi-precision method.
-    ``conditions``: if independent, polynomials whose being non-zero is sufficient for it.
+    ``conditions``: if independent, polynomials whose being non-zero is sufficient for it, together with what the
+    family's ``scope`` asks for (its generators must be independent).
     """
 
     members: tuple[Index, ...]
@@ -246,7 +251,7 @@ def _equation(family: Family, relation: Relation) -> str:
     lead, value = next(((m, v) for m, v in terms if v.is_number), terms[0])
     others = [(m, sp.factor(-v / value)) for m, v in terms if m != lead]
     right = " ".join(_term(family, member, coefficient, first=i == 0) for i, (member, coefficient) in enumerate(others))
-    return f"{_derivative(family, lead)} = {right or '0'}"
+    return f"{family.latex(lead)} F = {right or '0'}".strip()
 
 
 def _term(family: Family, member: Index, coefficient: sp.Expr, first: bool) -> str:
@@ -254,9 +259,4 @@ def _term(family: Family, member: Index, coefficient: sp.Expr, first: bool) -> s
     size = -coefficient if negative else coefficient
     sign = "-" if negative else "" if first else "+"
     number = "" if size == 1 else (rf"\left({sp.latex(size)}\right)" if size.is_Add else sp.latex(size)) + r"\,"
-    return f"{sign} {number}{_derivative(family, member)}".strip()
-
-
-def _derivative(family: Family, member: Index) -> str:
-    powers = [(sp.latex(p), n) for p, n in zip(family.parameters, member, strict=True) if n]
-    return "".join(rf"\partial_{{{p}}}" + (f"^{n}" if n > 1 else "") for p, n in powers) + (" F" if powers else "F")
+    return f"{sign} {number}{family.latex(member)} F".strip()

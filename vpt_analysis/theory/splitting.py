@@ -57,7 +57,7 @@ def same_gate() -> Derivation:
     )
     numerator, normaliser = _others(draft)
     factor, mass, piece = _gate(draft), sp.IndexedBase("mu"), sp.IndexedBase("e")
-    before, after, expert = sp.symbols("f_before f_after e_bar")
+    before, after, expert = sp.symbols("f_before f_after e_mean")
     total = sp.Sum(mass[i], (i, 1, M))
     draft.define(m, total, "the mass of the atom")
     draft.define(expert, sp.Sum(mass[i] * piece[i], (i, 1, M)) / total, "its expert, one component")
@@ -99,15 +99,19 @@ def tied_split() -> Derivation:
         ),
     )
     numerator, normaliser = _others(draft)
-    s, expert, t = sp.symbols("s_0:4"), sp.symbols("e_0:4"), sp.Symbol("t", real=True)
+    s, expert = sp.symbols("s_0:4"), sp.symbols("e_0:4")
 
-    def path(coefficients, step):
-        return sum(c * step**n / sp.factorial(n) for n, c in enumerate(coefficients))
+    def moved(name: str, derivatives, step, words: str) -> sp.Symbol:
+        series = sum(value * step**n / sp.factorial(n) for n, value in enumerate(derivatives))
+        return draft.define(sp.Symbol(name), series, words)
 
-    gates = [m / 2 * sp.exp(path(s, sign * t)) for sign in (1, -1)]
-    top = sum(g * path(expert, sign * t) for g, sign in zip(gates, (1, -1), strict=True))
+    blocks = (("s", s, "score"), ("e", expert, "expert"))
+    up = [moved(f"{n}_plus", of, delta, rf"{word} at $p + \delta u$") for n, of, word in blocks]
+    down = [moved(f"{n}_minus", of, -delta, rf"{word} at $p - \delta u$") for n, of, word in blocks]
+    top = sum(m / 2 * sp.exp(score) * value for score, value in (up, down))
+    below = sum(m / 2 * sp.exp(score) for score, _ in (up, down))
     f, start, g = sp.symbols("f_delta f_0 g")
-    draft.define(f, ((numerator + top) / (normaliser + sum(gates))).subs(t, delta), r"two atoms at $p \pm \delta u$")
+    draft.define(f, (numerator + top) / (normaliser + below), r"two atoms at $p \pm \delta u$")
     single = m * sp.exp(s[0])
     draft.define(start, (numerator + single * expert[0]) / (normaliser + single), "the one atom at $p$")
     draft.define(g, single / (normaliser + single), "its gate")
@@ -143,7 +147,7 @@ def tangent() -> Derivation:
         ),
     )
     b_factor, frozen, gate, expert, step = sp.symbols("B h H e epsilon")
-    c, df, dh = map(sp.IndexedBase, ("c", "F", "H_"))
+    c, df, dh = map(sp.IndexedBase, ("c", "F_alpha", "H_alpha"))
     f, start, p, q = sp.symbols("f_epsilon f_0 p q")
     draft.define(p, sp.Sum(c[a] * df[a], (a, 1, L)), "what the moments do to $F$")
     draft.define(q, sp.Sum(c[a] * dh[a], (a, 1, L)), "and to $H$")

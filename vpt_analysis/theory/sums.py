@@ -22,8 +22,12 @@ class Partial(sp.Function):
     nargs = 2
 
     def _latex(self, printer) -> str:
-        of, by = self.args
-        return rf"\frac{{\partial {printer.parenthesize(of, 40)}}}{{\partial {printer.doprint(by)}}}"
+        of, below = self, []
+        while isinstance(of, Partial):
+            of, by = of.args
+            below.insert(0, rf"\partial {printer.doprint(by)}")
+        power = f"^{len(below)}" if len(below) > 1 else ""
+        return rf"\frac{{\partial{power} {printer.doprint(of)}}}{{{' '.join(below)}}}"
 
 
 class Coefficient(sp.Function):

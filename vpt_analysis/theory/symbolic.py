@@ -67,19 +67,19 @@ def _attention(name: str, statement: str) -> tuple[Derivation, sp.IndexedBase, s
     draft.define(w[j], sp.exp(s[j]) / over(sp.exp(s[i]), i, N + P), "the softmax over all tokens")
     lse_c = draft.define(sp.Symbol("lse_c"), sp.log(over(sp.exp(s[j]), j, N)), "log-sum-exp of the content")
     lse_p = draft.define(sp.Symbol("lse_p"), sp.log(over(sp.exp(s[j]), j, N + P, N + 1)), "and of the prompts")
-    draft.define(LAMBDA, 1 / (1 + sp.exp(lse_c - lse_p)), r"the prompt mass $\lambda = \sigma(lse_p - lse_c)$")
+    draft.define(LAMBDA, 1 / (1 + sp.exp(lse_c - lse_p)), "the prompt mass, a sigmoid of their difference")
     return draft, s, w
 
 
 @derivation
 def split() -> Derivation:
-    """T1: y = (1-λ) c + λ o with λ = sigmoid(lse_p - lse_c), for component c of a head of any width."""
+    """T1: y = (1-λ) c + λ o with λ = sigmoid(lse_p - lse_c), for component b of a head of any width."""
     draft, s, w = _attention("split", r"Attention over content and prompts is $(1-\lambda)\,c + \lambda\,o$ (T1).")
-    v, (y, co, o) = sp.IndexedBase("v"), sp.symbols("y c_content o")
+    v, (y, co, o) = sp.IndexedBase("v"), sp.symbols("y c o")
     content, prompts = over(sp.exp(s[i]), i, N), over(sp.exp(s[i]), i, N + P, N + 1)
-    draft.define(y, over(w[j] * v[j, c], j, N + P), "attention over all tokens, component $c$")
-    draft.define(co, over(sp.exp(s[j]) / content * v[j, c], j, N), "attention over the content alone")
-    draft.define(o, over(sp.exp(s[j]) / prompts * v[j, c], j, N + P, N + 1), "attention over the prompts alone")
+    draft.define(y, over(w[j] * v[j, b], j, N + P), "attention over all tokens, component $b$")
+    draft.define(co, over(sp.exp(s[j]) / content * v[j, b], j, N), "attention over the content alone")
+    draft.define(o, over(sp.exp(s[j]) / prompts * v[j, b], j, N + P, N + 1), "attention over the prompts alone")
     draft.claim("the prompt mass is the sum of the prompts' gates", LAMBDA, over(w[j], j, N + P, N + 1))
     draft.claim("the split", y, (1 - LAMBDA) * co + LAMBDA * o)
     return draft
@@ -104,9 +104,7 @@ def static_expert() -> Derivation:
     draft = Derivation(
         "static_expert",
         "A static prompt is a constant expert with an input-dependent gate (T4).",
-        (
-            r"The prompt $p_l$ and the projections $K$ ($d\times d$), $V$ ($E\times d$) do not depend on the input.",
-        ),
+        (r"The prompt $p_l$ and the projections $K$ ($d\times d$), $V$ ($E\times d$) do not depend on the input.",),
     )
     expert, s = sp.IndexedBase("e"), sp.IndexedBase("s")
     draft.define(expert[l, c], over(W_VALUE[c, a] * PROMPT[l, a], a, d), "the expert of prompt $l$, component $c$")
