@@ -23,15 +23,17 @@ from .families import Family
 
 
 class Merged:
-    """Coordinates eta (P, p) of parameters theta (P, p). ``plain`` (P,): which problems keep eta = theta."""
+    """Coordinates eta (P, p) of parameters theta (P, p). Where the two atoms have a coordinate that is ``held`` (P, p)
+    at its value, or there is only one atom, eta = theta."""
 
-    def __init__(self, prompts: Family, theta: Tensor, plain: Tensor):
+    def __init__(self, prompts: Family, theta: Tensor, held: Tensor):
         self.problems = torch.arange(len(theta))
         masses, atoms = places(prompts)
-        self.plain = plain if prompts.count > 1 else torch.ones_like(plain)
         first, second = nearest(theta[:, atoms]) if prompts.count > 1 else (self.problems * 0, self.problems * 0)
         self.mass_1, self.mass_2 = masses[first], masses[second]  # (P,)
         self.atom_1, self.atom_2 = atoms[first], atoms[second]  # (P, q)
+        theirs = torch.cat([self.mass_1[:, None], self.mass_2[:, None], self.atom_1, self.atom_2], 1)
+        self.plain = held.gather(1, theirs).any(1) | (first == second)
         b_1, b_2 = (theta[self.problems, mass] for mass in (self.mass_1, self.mass_2))
         x_1, x_2 = (theta.gather(1, atom) for atom in (self.atom_1, self.atom_2))
         self.share = torch.sigmoid(b_1 - b_2).unsqueeze(1)  # s, (P, 1)

@@ -1,7 +1,7 @@
 r"""Least squares for many prompt mixtures at once: batched Levenberg-Marquardt in a box, with a certificate each.
 
-Minimises :math:`\tfrac12\sum_i\|f_\theta(x_i) - y_i\|^2` over :math:`|\theta_j| \le` ``radius``, the compact parameter
-set that the theory assumes: without it the estimate of an atom too many runs off to mass 0. All replicates and starts
+Minimises :math:`\tfrac12\sum_i\|f_\theta(x_i) - y_i\|^2` over a ``Box``, the compact parameter set that the theory
+assumes: without it the estimate of an atom too many runs off to mass 0. All replicates and starts
 are one batch; each has its own damping and stops by itself, and those that have stopped cost nothing more.
 
 Far from the minimum a step solves :math:`(J^\top J + \mu D)\,\delta = -g`; near it the Hessian takes the place of
@@ -23,10 +23,31 @@ from .charts import Merged
 from .normal_equations import Equations, Normal
 from .regression import Regression, Sample
 
-CONVERGED, LIMIT, STUCK = "converged", "limit", "stuck"
+CONVERGED, FLAT, LIMIT, STUCK = "converged", "flat", "limit", "stuck"
 NEAR = 1e-3  # of the cost, predicted by a step: from here on the Hessian is used
 PATIENCE = 10  # passes after which it is used anyway
+DRIFT, LOOK_BACK = 1e-3, 20  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
 NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gradient decides instead
+
+
+@dataclass(frozen=True)
+class Box:
+    """The compact set of parameters: log-masses in [``least_mass``, ``radius``], all others in [−radius, radius]."""
+
+    radius: float = 6.0
+    least_mass: float = -2.0
+
+    def bounds(self, regression: Regression) -> tuple[Tensor, Tensor]:
+        """Lowest and highest values (p,). Raises ``ValueError`` for an empty box."""
+        if not (self.radius > 0 and self.least_mass < self.radius):
+            raise ValueError(f"{self} is empty; expected a positive radius above the least log-mass")
+        high = torch.full((regression.parameters,), float(self.radius), dtype=torch.float64)
+        low = -high
+        low[: regression.prompts.count] = self.least_mass
+        return low, high
+
+
+BOX = Box()
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,9 @@ class Fits:
     The certificate: ``decrement`` (P,), how far the minimum of the quadratic model lies below, in units of the noise
     variance σ̂² (its square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest
     eigenvalue of the Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with
-    the gradient pointing outwards; ``passes`` (P,) over the data; ``status`` one word each.
+    the gradient pointing outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where
+    20 passes gained less than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no
+    passes left; "stuck", no descent found.
     """
 
     theta: Tensor
@@ -59,20 +82,20 @@ def fit(
     sample: Sample,
     start: Tensor,
     owner: Tensor | None = None,
-    radius: float = 6.0,
+    box: Box = BOX,
     tolerance: float = 1e-6,
     passes: int = 200,
 ) -> Fits:
     """Least squares from ``start`` (P, p) on the data sets ``owner`` (P,) of ``sample`` (default: one start each).
 
     ``tolerance`` bounds ``Fits.decrement``: 1e-6 is a thousandth of a standard error. ``passes``: most passes over the
-    data. Fits that end without meeting it are returned with another status than "converged". Raises ``ValueError`` for
+    data. Fits that end without meeting it have another status than "converged". Raises ``ValueError`` for
     shapes that do not fit, numbers that are not finite, a start outside of the box.
     """
     start = start.to(torch.float64)
     owner = torch.arange(len(start)) if owner is None else owner
-    _check(regression, sample, start, owner, radius, tolerance, passes)
-    search = _Search(Equations(regression, sample), start, owner, radius, tolerance)
+    _check(regression, sample, start, owner, box, tolerance, passes)
+    search = _Search(Equations(regression, sample), start, owner, box, tolerance)
     for _ in range(passes):
         if not search.step():
             break
@@ -82,8 +105,9 @@ def fit(
 class _Search:
     """The state of all problems; ``step`` makes one pass over the data for those that have not stopped."""
 
-    def __init__(self, equations: Equations, start: Tensor, owner: Tensor, radius: float, tolerance: float):
-        self.equations, self.owner, self.radius, self.tolerance = equations, owner, radius, tolerance
+    def __init__(self, equations: Equations, start: Tensor, owner: Tensor, box: Box, tolerance: float):
+        self.equations, self.owner, self.tolerance = equations, owner, tolerance
+        self.bounds = box.bounds(equations.regression)
         count = len(start)
         self.theta = start.clone()
         self.now = equations.at(self.theta, owner)
@@ -91,6 +115,7 @@ class _Search:
         self.exact = torch.zeros(count, dtype=torch.bool)  # whether the Hessian is asked for
         self.is_exact = torch.zeros(count, dtype=torch.bool)  # whether ``now.matrix`` is one
         self.passes = torch.ones(count, dtype=torch.long)
+        self.earlier = self.now.cost.unsqueeze(1).repeat(1, LOOK_BACK)  # costs of the last passes, in a ring
         self.status = [LIMIT] * count
         self.running = torch.ones(count, dtype=torch.bool)
         self._judge(torch.arange(count))
@@ -114,16 +139,28 @@ class _Search:
         self.damping[worse] *= self.growth[worse]
         self.growth[better], self.growth[worse] = 2.0, 2 * self.growth[worse]
         self._judge(better)
-        for i in worse[self.damping[worse] > 1e16].tolist():
-            self.status[i], self.running[i] = STUCK, False
+        self._stop(worse[self.damping[worse] > 1e16], STUCK)
+        place = self.passes[at] % LOOK_BACK
+        gained, variance = (
+            self.earlier[at, place] - self.now.cost[at],
+            _variance(self.now.cost[at], self.equations.sample),
+        )
+        self.earlier[at, place] = self.now.cost[at]
+        late = self.is_exact[at] & (self.passes[at] > 2 * LOOK_BACK)
+        self._stop(at[late & (gained < DRIFT * variance) & self.running[at]], FLAT)
         return True
+
+    def _stop(self, at: Tensor, status: str) -> None:
+        self.running[at] = False
+        for i in at.tolist():
+            self.status[i] = status
 
     def _trial(self, at: Tensor, now: Normal) -> tuple[Tensor, Tensor]:
         """Where the step (matrix + μ D) δ = −g leads, in the coordinates of ``charts`` and on those that are free, and
         the descent that the quadratic model promises. μ grows until the left side is positive definite."""
         theta = self.theta[at]
-        held = _held(theta, now.gradient, self.radius)
-        chart = Merged(self.equations.regression.prompts, theta, plain=held.any(1))
+        held = _held(theta, now.gradient, self.bounds)
+        chart = Merged(self.equations.regression.prompts, theta, held)
         matrix, gradient = _reduced(now, ~held)
         to_theta = chart.jacobian()
         matrix = to_theta.mT @ matrix @ to_theta + chart.bend(gradient) * self.is_exact[at, None, None]
@@ -137,16 +174,15 @@ class _Search:
             self.damping[at[failed > 0]] *= 4
         step = -torch.cholesky_solve(gradient.unsqueeze(2), factor)
         promised = -(gradient.unsqueeze(1) @ step + 0.5 * step.mT @ matrix @ step)[:, 0, 0]
-        return chart.moved(step[:, :, 0]).clamp(-self.radius, self.radius), promised
+        return chart.moved(step[:, :, 0]).clamp(*self.bounds), promised
 
     def _judge(self, at: Tensor) -> None:
         """Stop those whose undamped Newton step would gain nothing."""
         at = at[self.is_exact[at]]
         if not len(at):
             return
-        found = _decrement(self.theta[at], self.now.of(at), self.radius, self.equations.sample)
-        for i in at[found <= self.tolerance].tolist():
-            self.status[i], self.running[i] = CONVERGED, False
+        found = _decrement(self.theta[at], self.now.of(at), self.bounds, self.equations.sample)
+        self._stop(at[found <= self.tolerance], CONVERGED)
 
     def finish(self) -> Fits:
         """The certificates, from the Hessians at the end."""
@@ -154,9 +190,9 @@ class _Search:
         if len(late):
             self.now.put(late, self.equations.at(self.theta[late], self.owner[late], torch.ones(len(late), dtype=bool)))
         sample = self.equations.sample
-        held = _held(self.theta, self.now.gradient, self.radius)
+        held = _held(self.theta, self.now.gradient, self.bounds)
         lowest = torch.linalg.eigvalsh(_reduced(self.now, ~held)[0])[:, 0] / sample.n
-        decrement = _decrement(self.theta, self.now, self.radius, sample)
+        decrement = _decrement(self.theta, self.now, self.bounds, sample)
         return Fits(self.theta, self.now.cost, self.owner, decrement, lowest, held, self.passes, tuple(self.status))
 
 
@@ -169,9 +205,10 @@ def _better(now: Normal, found: Normal, promised: Tensor) -> tuple[Tensor, Tenso
     return good, torch.where(tiny, torch.ones_like(ratio), ratio)
 
 
-def _held(theta: Tensor, gradient: Tensor, radius: float) -> Tensor:
+def _held(theta: Tensor, gradient: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
     """Coordinates on the box's boundary that descent would push out of it."""
-    return ((theta >= radius) & (gradient < 0)) | ((theta <= -radius) & (gradient > 0))
+    low, high = bounds
+    return ((theta >= high) & (gradient < 0)) | ((theta <= low) & (gradient > 0))
 
 
 def _reduced(now: Normal, free: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,17 +218,21 @@ def _reduced(now: Normal, free: Tensor) -> tuple[Tensor, Tensor]:
     return now.matrix * both + torch.diag_embed(~free * largest), now.gradient * free
 
 
-def _decrement(theta: Tensor, now: Normal, radius: float, sample: Sample) -> Tensor:
+def _decrement(theta: Tensor, now: Normal, bounds: tuple[Tensor, Tensor], sample: Sample) -> Tensor:
     """½ gᵀH⁻¹g over σ̂² = 2 cost / (n E), on the free coordinates; infinite where H is not positive definite."""
-    matrix, gradient = _reduced(now, ~_held(theta, now.gradient, radius))
+    matrix, gradient = _reduced(now, ~_held(theta, now.gradient, bounds))
     factor, failed = torch.linalg.cholesky_ex(matrix)
     solved = torch.cholesky_solve(gradient.unsqueeze(2), factor)[:, :, 0]
-    variance = (2 * now.cost / (sample.n * sample.y.shape[1])).clamp_min(1e-30)
-    found = 0.5 * (gradient * solved).sum(1) / variance
+    found = 0.5 * (gradient * solved).sum(1) / _variance(now.cost, sample)
     return torch.where((failed > 0) | ~torch.isfinite(found), torch.inf, found)
 
 
-def _check(regression: Regression, sample: Sample, start: Tensor, owner: Tensor, radius: float, tolerance: float,
+def _variance(cost: Tensor, sample: Sample) -> Tensor:
+    """σ̂² = 2 cost / (n E)."""
+    return (2 * cost / (sample.n * sample.y.shape[1])).clamp_min(1e-30)
+
+
+def _check(regression: Regression, sample: Sample, start: Tensor, owner: Tensor, box: Box, tolerance: float,
            passes: int) -> None:  # fmt: skip
     if start.dim() != 2 or start.shape[1] != regression.parameters or len(start) == 0:
         raise ValueError(f"start has shape {tuple(start.shape)}; expected (starts, {regression.parameters})")
@@ -205,7 +246,8 @@ def _check(regression: Regression, sample: Sample, start: Tensor, owner: Tensor,
     for what, tensor in (("start", start), *zip(("x", "y", "lse", "content"), sample.tensors, strict=True)):
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{what} holds numbers that are not finite")
-    if not (radius > 0 and tolerance > 0 and passes >= 0):
-        raise ValueError(f"radius {radius}, tolerance {tolerance}, passes {passes}; expected positive ones")
-    if start.abs().max() > radius:
-        raise ValueError(f"a start lies at {start.abs().max():.3g}, outside of the box of radius {radius:g}")
+    if not (tolerance > 0 and passes >= 0):
+        raise ValueError(f"tolerance {tolerance}, passes {passes}; expected a positive one and 0 or more")
+    low, high = box.bounds(regression)
+    if ((start < low) | (start > high)).any():
+        raise ValueError(f"a start lies outside of {box}; move it in with .clamp(*box.bounds(regression))")

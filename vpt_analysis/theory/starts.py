@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .atoms import Atoms
 from .frozen import normal_draws
-from .least_squares import Fits, fit
+from .least_squares import BOX, Box, Fits, fit
 from .regression import Regression, Sample, hash_seed, teacher
 
 FEW = 1_000  # samples on which random starts are compared
@@ -57,20 +57,21 @@ def near(
     return torch.cat(starts) + spread * normal_draws(hash_seed(seed, 1))(replicates, student.parameters)
 
 
-def at_random(student: Regression, starts: int, seed: int, radius: float) -> Tensor:
-    """``starts`` (P, p) drawn as true parameters are drawn, within the box."""
-    return torch.cat([teacher(student, hash_seed(seed, i)) for i in range(starts)]).clamp(-radius, radius)
+def at_random(student: Regression, starts: int, seed: int) -> Tensor:
+    """``starts`` (P, p), drawn as true parameters are drawn."""
+    return torch.cat([teacher(student, hash_seed(seed, i)) for i in range(starts)])
 
 
-def staged(student: Regression, sample: Sample, start: Tensor, **options) -> Fits:
-    """``fit`` from ``start`` (R, p), through a tenth of the samples, a hundredth, … before all of them."""
+def staged(student: Regression, sample: Sample, start: Tensor, box: Box = BOX, **options) -> Fits:
+    """``fit`` in ``box`` from ``start`` (R, p), through a tenth of the samples, a hundredth, … before all of them."""
     sizes, n = [], sample.n // STAGE
     while n >= FEW:
         sizes.insert(0, n)
         n //= STAGE
+    start = start.clamp(*box.bounds(student))
     for n in sizes:
-        start = fit(student, sample.first(n), start, **options).theta
-    return fit(student, sample, start, **options)
+        start = fit(student, sample.first(n), start, box=box, **options).theta
+    return fit(student, sample, start, box=box, **options)
 
 
 def estimate_near(student: Regression, sample: Sample, start: Tensor, **options) -> Estimate:
@@ -79,15 +80,15 @@ def estimate_near(student: Regression, sample: Sample, start: Tensor, **options)
 
 
 def estimate_random(
-    student: Regression, sample: Sample, restarts: int, seed: int, radius: float = 6.0, **options
+    student: Regression, sample: Sample, restarts: int, seed: int, box: Box = BOX, **options
 ) -> Estimate:
     """From the best of ``restarts`` random starts for every data set, compared on its first samples."""
     count, few = len(sample), sample.first(min(FEW, sample.n))
-    start = at_random(student, restarts * count, seed, radius)
+    start = at_random(student, restarts * count, seed).clamp(*box.bounds(student))
     owner = torch.arange(count).repeat_interleave(restarts)
-    found = fit(student, few, start, owner, radius=radius, passes=SCREEN)
+    found = fit(student, few, start, owner, box=box, passes=SCREEN)
     cost = found.cost.unflatten(0, (count, restarts))
     lowest, which = cost.min(1)
     agreeing = (cost <= lowest.unsqueeze(1) * (1 + SAME)).to(torch.float64).mean(1)
     best = found.theta.unflatten(0, (count, restarts))[torch.arange(count), which]
-    return Estimate(staged(student, sample, best, radius=radius, **options), agreeing)
+    return Estimate(staged(student, sample, best, box=box, **options), agreeing)
