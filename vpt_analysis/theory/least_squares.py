@@ -26,7 +26,7 @@ from .regression import Regression, Sample
 CONVERGED, FLAT, LIMIT, STUCK = "converged", "flat", "limit", "stuck"
 NEAR = 1e-3  # of the cost, predicted by a step: from here on the Hessian is used
 PATIENCE = 10  # passes after which it is used anyway
-DRIFT, LOOK_BACK = 1e-3, 20  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
+DRIFT, LOOK_BACK = 1e-3, 15  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
 NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gradient decides instead
 
 
@@ -34,7 +34,7 @@ NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gra
 class Box:
     """The compact set of parameters: log-masses in [``least_mass``, ``radius``], all others in [−radius, radius]."""
 
-    radius: float = 6.0
+    radius: float = 8.0
     least_mass: float = -2.0
 
     def bounds(self, regression: Regression) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class Fits:
     variance σ̂² (its square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest
     eigenvalue of the Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with
     the gradient pointing outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where
-    20 passes gained less than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no
+    15 passes gained less than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no
     passes left; "stuck", no descent found.
     """
 
@@ -84,7 +84,7 @@ def fit(
     owner: Tensor | None = None,
     box: Box = BOX,
     tolerance: float = 1e-6,
-    passes: int = 200,
+    passes: int = 120,
 ) -> Fits:
     """Least squares from ``start`` (P, p) on the data sets ``owner`` (P,) of ``sample`` (default: one start each).
 

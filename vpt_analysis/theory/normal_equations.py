@@ -58,9 +58,7 @@ class Equations:
         prompts = regression.prompts
         self.pullback = prompts.pullback()
         d = prompts.known.d + 1
-        self.rows, self.columns = torch.triu_indices(d, d)
-        self.monomial = torch.empty(d, d, dtype=torch.long)
-        self.monomial[self.rows, self.columns] = self.monomial[self.columns, self.rows] = torch.arange(len(self.rows))
+        self.monomial = _pair_index(d)
 
     def at(self, theta: Tensor, owner: Tensor, exact: Tensor | None = None) -> Normal:
         """``Normal`` at theta (R, p), for problems on the data sets ``owner`` (R,). ``exact`` (R,): whether a problem
@@ -90,7 +88,7 @@ class Equations:
         if bend is not None:
             _add_bends(weights, crossed, slopes, g, excess, error, w, bend)
         features = torch.cat([x, x.new_ones(len(x), 1, x.shape[-1])], 1)  # (R, D, n)
-        monomials = features[:, self.rows] * features[:, self.columns]  # (R, D(D+1)/2, n)
+        monomials = _monomials(features)
         return [
             0.5 * error.square().sum((1, 2)),
             (m * error.unsqueeze(1)).sum(2) @ features.mT,  # (R, C, D)
@@ -104,9 +102,7 @@ class Equations:
         """The sums, placed and pulled back to theta."""
         count, d = key_gradient.shape[1:]
         others, outputs = value_gradient.shape[1:]
-        pair = torch.empty(count, count, dtype=torch.long)
-        rows, columns = torch.triu_indices(count, count)
-        pair[rows, columns] = pair[columns, rows] = torch.arange(len(rows))
+        pair = _pair_index(count)
         keys = key_moments[:, pair[:, None, :, None], self.monomial[None, :, None, :]].flatten(3).flatten(1, 2)
         cross = (
             cross_moments.unflatten(1, (count, outputs, others))
@@ -119,6 +115,24 @@ class Equations:
         gradient = torch.cat([key_gradient.flatten(1), value_gradient.flatten(1)], 1)
         pullback = self.pullback
         return Normal(cost, gradient @ pullback, pullback.T @ matrix @ pullback)
+
+
+def _pair_index(count: int) -> Tensor:
+    """Where the pair (i, j), or (j, i), lies in a list of all pairs with i ≤ j: (count, count)."""
+    rows, columns = torch.triu_indices(count, count)
+    found = torch.empty(count, count, dtype=torch.long)
+    found[rows, columns] = found[columns, rows] = torch.arange(len(rows))
+    return found
+
+
+def _monomials(features: Tensor) -> Tensor:
+    """Products of all pairs of features (R, D, n): (R, D(D+1)/2, n). Written in place: this is a fifth of all work."""
+    batch, d, n = features.shape
+    found, start = features.new_empty(batch, d * (d + 1) // 2, n), 0
+    for i in range(d):
+        torch.mul(features[:, i : i + 1], features[:, i:], out=found[:, start : start + d - i])
+        start += d - i
+    return found
 
 
 def _multipliers(slopes: Derivatives, g: Tensor, excess: Tensor, keys: int, values: int) -> tuple[Tensor, Tensor]:
