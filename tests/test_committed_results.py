@@ -14,6 +14,8 @@ from vpt_analysis.storage import digest_file
 from vpt_analysis.studies import family, tasks
 
 SCALARS = ("top1",)  # accuracies: steps of one image
+# NaN says that a replicate has none of what is measured: no atom alone in its cell, none that shares one.
+SOMETIMES_NONE = {"estimation": ("exact", "over")}
 
 
 def stored() -> dict[str, tuple[ModuleType, Path]]:
@@ -30,7 +32,8 @@ def test_results_are_complete_and_belong_to_the_shipped_weights(name):
     assert record["config"] == module.config("full")
     parts = {part["name"] for part in module.parts(record["config"])}
     assert {key.split("/")[0] for key in arrays} == parts
-    assert all(np.isfinite(a).all() for a in arrays.values())
+    always = {k: a for k, a in arrays.items() if k.split("/")[-1] not in SOMETIMES_NONE.get(name, ())}
+    assert all(np.isfinite(a).all() for a in always.values())
     if "backbone" in record["config"]:
         assert record["inputs"]["weights"] == digest_file(tasks.weights(record["config"]["backbone"]))
     made = record["collected_with"]

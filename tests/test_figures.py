@@ -372,8 +372,7 @@ def test_figure_declares_plain_choices(name):
     module = _registry.study(_registry.load(name))
     quick, full = module.config("quick"), module.config("full")
     assert json.loads(json.dumps(quick)) == quick and json.loads(json.dumps(full)) == full
-    assert quick != full
-    for config in (quick, full):
-        assert {"images", "seeds", "backbone"} <= set(config)
+    for config in (quick, full):  # what the stamp prints, where a backbone sees images
+        assert "backbone" not in config or {"images", "seeds", "backbone"} <= set(config)
         names = [part["name"] for part in module.parts(config)]
         assert len(set(names)) == len(names) > 0
