@@ -27,6 +27,7 @@ CONVERGED, FLAT, LIMIT, STUCK = "converged", "flat", "limit", "stuck"
 NEAR = 1e-3  # of the cost, predicted by a step: from here on the Hessian is used
 PATIENCE = 10  # passes after which it is used anyway
 DRIFT, LOOK_BACK = 1e-3, 15  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
+HOPELESS = 1e16  # damping at which no step does any good
 NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gradient decides instead
 
 
@@ -54,17 +55,19 @@ BOX = Box()
 class Fits:
     """Where each start ended. ``theta`` (P, p), ``cost`` ½Σ‖r‖² (P,), ``owner`` (P,) the data set of each.
 
-    The certificate: ``decrement`` (P,), how far the minimum of the quadratic model lies below, in units of the noise
-    variance σ̂² (its square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest
-    eigenvalue of the Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with
-    the gradient pointing outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where
-    15 passes gained less than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no
-    passes left; "stuck", no descent found.
+    The certificate: ``gradient`` (P,), norm of the cost's gradient on the coordinates that are free, over n;
+    ``decrement`` (P,), how far the minimum of the quadratic model lies below, in units of the noise variance σ̂² (its
+    square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest eigenvalue of the
+    Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with descent pointing
+    outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where 15 passes gained less
+    than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no passes left; "stuck",
+    no descent found.
     """
 
     theta: Tensor
     cost: Tensor
     owner: Tensor
+    gradient: Tensor
     decrement: Tensor
     curvature: Tensor
     bound: Tensor
@@ -139,16 +142,17 @@ class _Search:
         self.damping[worse] *= self.growth[worse]
         self.growth[better], self.growth[worse] = 2.0, 2 * self.growth[worse]
         self._judge(better)
-        self._stop(worse[self.damping[worse] > 1e16], STUCK)
-        place = self.passes[at] % LOOK_BACK
-        gained, variance = (
-            self.earlier[at, place] - self.now.cost[at],
-            _variance(self.now.cost[at], self.equations.sample),
-        )
-        self.earlier[at, place] = self.now.cost[at]
-        late = self.is_exact[at] & (self.passes[at] > 2 * LOOK_BACK)
-        self._stop(at[late & (gained < DRIFT * variance) & self.running[at]], FLAT)
+        self._stop(worse[self.damping[worse] > HOPELESS], STUCK)
+        self._stop_drifting(at)
         return True
+
+    def _stop_drifting(self, at: Tensor) -> None:
+        """Those of ``at`` that are late and have gained next to nothing since they were last at this place of the ring."""
+        place, cost = self.passes[at] % LOOK_BACK, self.now.cost[at]
+        gained = self.earlier[at, place] - cost
+        self.earlier[at, place] = cost
+        late = self.running[at] & self.is_exact[at] & (self.passes[at] > 2 * LOOK_BACK)
+        self._stop(at[late & (gained < DRIFT * _variance(cost, self.equations.sample))], FLAT)
 
     def _stop(self, at: Tensor, status: str) -> None:
         self.running[at] = False
@@ -169,8 +173,8 @@ class _Search:
         scale = scale.clamp_min(1e-10 * scale.amax(1, keepdim=True))
         while True:
             factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(self.damping[at, None] * scale))
-            if not failed.any():
-                break
+            if not failed.any() or self.damping[at].max() > HOPELESS:
+                break  # what has failed gives a step that is no number, which is refused
             self.damping[at[failed > 0]] *= 4
         step = -torch.cholesky_solve(gradient.unsqueeze(2), factor)
         promised = -(gradient.unsqueeze(1) @ step + 0.5 * step.mT @ matrix @ step)[:, 0, 0]
@@ -191,9 +195,13 @@ class _Search:
             self.now.put(late, self.equations.at(self.theta[late], self.owner[late], torch.ones(len(late), dtype=bool)))
         sample = self.equations.sample
         held = _held(self.theta, self.now.gradient, self.bounds)
-        lowest = torch.linalg.eigvalsh(_reduced(self.now, ~held)[0])[:, 0] / sample.n
+        matrix, gradient = _reduced(self.now, ~held)
+        lowest = torch.linalg.eigvalsh(matrix)[:, 0] / sample.n
+        slope = gradient.norm(dim=1) / sample.n
         decrement = _decrement(self.theta, self.now, self.bounds, sample)
-        return Fits(self.theta, self.now.cost, self.owner, decrement, lowest, held, self.passes, tuple(self.status))
+        return Fits(
+            self.theta, self.now.cost, self.owner, slope, decrement, lowest, held, self.passes, tuple(self.status)
+        )  # fmt: skip
 
 
 def _better(now: Normal, found: Normal, promised: Tensor) -> tuple[Tensor, Tensor]:
