@@ -147,7 +147,7 @@ class _Search:
         return True
 
     def _stop_drifting(self, at: Tensor) -> None:
-        """Those of ``at`` that are late and have gained next to nothing since they were last at this place of the ring."""
+        """Those of ``at`` that are late and have gained next to nothing since the ring was last here."""
         place, cost = self.passes[at] % LOOK_BACK, self.now.cost[at]
         gained = self.earlier[at, place] - cost
         self.earlier[at, place] = cost
