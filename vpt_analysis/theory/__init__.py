@@ -9,9 +9,10 @@ import importlib
 
 # Resolved when first used: the proofs import sympy, the estimators do not.
 __all__ = [
-    "alignment", "atoms", "charts", "contaminated", "derivation", "derivative_families", "families", "frozen", "gram",
-    "identifiability", "least_squares", "likelihood", "normal_equations", "regression", "split_sequence", "splitting",
-    "starts", "sums", "symbolic", "voronoi",
+    "adaptive_experts", "alignment", "atoms", "charts", "contaminated", "derivation", "derivative_families",
+    "experts", "families", "frozen", "gram", "identifiability", "least_squares", "likelihood",
+    "normal_equations", "regression", "split_sequence", "splitting", "starts", "static_experts", "sums",
+    "symbolic", "voronoi",
 ]  # fmt: skip
 
 

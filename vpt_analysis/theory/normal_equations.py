@@ -1,6 +1,6 @@
 r"""Cost, gradient and Hessian of many least-squares problems at once, streamed over the samples.
 
-With the predictors q, o of ``families``, the gates g and the error r = f − y, the Jacobian of a sample is
+With the predictors q, o of ``experts``, the gates g and the error r = f − y, the Jacobian of a sample is
 
 .. math:: \partial f_e/\partial\theta = (m_{ce}\,\tilde x,\; w_k\delta_e)\,T, \qquad
           m_{ce} = \sum_l g_l\Big[(e_l - f)_e\,\partial_c s_l + \partial_c e_{le}\Big], \quad w_k = \sum_l g_l a_{kl},
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .families import Derivatives
+from .experts import Derivatives
 from .regression import Regression, Sample
 
 CHUNK = 16_384  # samples held at a time, over all problems: what a core's cache likes
