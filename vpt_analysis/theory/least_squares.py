@@ -26,7 +26,7 @@ from .regression import Regression, Sample
 CONVERGED, FLAT, LIMIT, STUCK = "converged", "flat", "limit", "stuck"
 NEAR = 1e-3  # of the cost, predicted by a step: from here on the Hessian is used
 PATIENCE = 10  # passes after which it is used anyway
-DRIFT, LOOK_BACK = 1e-3, 15  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
+DRIFT, LOOK_BACK = 1e-3, 8  # a fit that gained less than this many σ̂² in as many passes drifts along a flat valley
 HOPELESS = 1e16  # damping at which no step does any good
 NOISE = 1e-12  # of the cost: differences below it are rounding, so that the gradient decides instead
 
@@ -59,7 +59,7 @@ class Fits:
     ``decrement`` (P,), how far the minimum of the quadratic model lies below, in units of the noise variance σ̂² (its
     square root is the distance to the minimum in standard errors); ``curvature`` (P,), the smallest eigenvalue of the
     Hessian over n, on the coordinates that are free; ``bound`` (P, p), those that the box holds with descent pointing
-    outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where 15 passes gained less
+    outwards; ``passes`` (P,) over the data; ``status``, one word each: "converged"; "flat", where 8 passes gained less
     than 10⁻³ σ̂², so that the data do not tell the last parameters from many others; "limit", no passes left; "stuck",
     no descent found.
     """
@@ -87,7 +87,7 @@ def fit(
     owner: Tensor | None = None,
     box: Box = BOX,
     tolerance: float = 1e-6,
-    passes: int = 120,
+    passes: int = 60,
 ) -> Fits:
     """Least squares from ``start`` (P, p) on the data sets ``owner`` (P,) of ``sample`` (default: one start each).
 

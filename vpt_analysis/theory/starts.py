@@ -18,9 +18,9 @@ from .frozen import normal_draws
 from .least_squares import BOX, Box, Fits, fit
 from .regression import Regression, Sample, hash_seed, teacher
 
-FEW = 1_000  # samples on which random starts are compared
+FEW = 500  # samples on which random starts are compared
 STAGE = 10  # a fit of n samples begins with n / 10 of them, where these are at least FEW
-SCREEN = 40  # passes of a comparison
+SCREEN = 30  # passes of a comparison
 SAME = 1e-6  # of the cost: below, two starts have found the same minimum
 
 
