@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, mechanisms, prefix_form, quick_figures, splitting, train_many
+from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_figures, splitting, train_many
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
 
 SUITES = {
-    "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many, "imports": imports,
-    "figures": quick_figures,
+    "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,
+    "least_squares": least_squares, "imports": imports, "figures": quick_figures,
 }  # fmt: skip
+# A suite may have COLUMNS of its own, and a DTYPE where it is always the same.
 COLUMNS = {
     "shape": 14, "batch": 6, "tokens": 7, "prompts": 8, "compared": 35, "time": 18, "memory": 7, "ours": 17, "other": 17
 }  # fmt: skip
@@ -37,14 +38,15 @@ def main() -> None:
     results = []
     for dtype in dtypes:
         for name in args.names or SUITES:
-            if dtype != dtypes[0] and name in ("imports", "figures"):
+            suite, columns = SUITES[name], getattr(SUITES[name], "COLUMNS", COLUMNS)
+            if dtype != dtypes[0] and name in ("least_squares", "imports", "figures"):
                 continue  # nothing in them depends on the dtype
-            kind = str(dtype).removeprefix("torch.")
+            kind = getattr(suite, "DTYPE", str(dtype).removeprefix("torch."))
             print(f"\n{name}, {where}, {kind}: medians of {args.repeats} interleaved repeats")
-            print(SUITES[name].TARGETS)
-            print("".join(f"{column:<{width}}" for column, width in COLUMNS.items()))
-            for row in SUITES[name].measure(args.repeats, dtype, device):
-                print("".join(f"{row[column]:<{width}}" for column, width in COLUMNS.items()), flush=True)
+            print(suite.TARGETS)
+            print("".join(f"{column:<{width}}" for column, width in columns.items()))
+            for row in suite.measure(args.repeats, dtype, device):
+                print("".join(f"{row[column]:<{width}}" for column, width in columns.items()), flush=True)
                 results.append({"benchmark": name, "dtype": str(dtype), "device": where} | row)
     write_text(args.out / "results.json", json.dumps({"provenance": provenance(), "rows": results}, indent=1) + "\n")
     print(f"\ntime: ratio of medians (quartiles of the ratios within rounds). Written to {args.out / 'results.json'}")
