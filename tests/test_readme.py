@@ -11,16 +11,32 @@ from vpt_analysis import backbones, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.skipif("vit-micro" not in backbones.names(), reason="the bundled backbone is not there")
 def test_python_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
     shape, share, residual = capsys.readouterr().out.splitlines()
     assert shape == "torch.Size([2, 4, 65])"
     assert 0 < float(share.removeprefix("tensor(").rstrip(")")) < 1
     assert float(residual) < 1e-5
+
+
+def test_theory_example_runs(capsys):
+    (example,) = EXAMPLES[1:]
+    exec(compile(example, "README.md", "exec"), {})
+    certified, loss, residual = capsys.readouterr().out.splitlines()
+    assert certified == "tensor(True)" and residual == "0"
+    assert 0 < float(loss.removeprefix("tensor(").split(",")[0]) < 0.2
+
+
+def test_family_of_the_theory_page_is_fitted(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "theory.md").read_text(), re.DOTALL)
+    exec(compile(example, "docs/theory.md", "exec"), {})
+    certified, error = (float(x) for x in re.findall(r"tensor\(([\d.e-]+)", capsys.readouterr().out))
+    assert certified > 0.9
+    assert 0 < error < 0.03  # σ (p / n)^½ = 0.013
 
 
 def test_make_targets_exist():
