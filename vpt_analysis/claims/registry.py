@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import family, published
+from . import approximation, estimation, family, published
 from .base import Claim
 
-MODULES = (family, published)
+MODULES = (family, published, estimation, approximation)
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:

@@ -67,3 +67,42 @@ def compute(part: dict) -> dict[str, np.ndarray]:
     arrays = measured(student, found, truth, theta, fresh, part)
     kept = {k: arrays[k] for k in ("cost", "converged", "flat", "agreeing")}
     return kept | {"risk": arrays["function"] ** 2, "parameters": np.array(student.parameters)}
+
+
+def scope(config: dict, weights: str | None) -> str:
+    """Model, teachers, students, sizes and starts: what a verdict holds for."""
+    sizes = config["sizes"]
+    least = f"{config['least_mass']:g}".replace("-", "−")
+    kinds = {"tied": "tied", "nonlinear": "non-linear adaptive (r = 1)"}
+    students = ", ".join(f"“{name}” {STUDENTS[name][1]} {kinds[STUDENTS[name][0]]}" for name in config["students"])
+    teachers = " or ".join(f"{TEACHERS[name][1]} {kinds[TEACHERS[name][0]]}" for name in config["teachers"])
+    return (
+        f"synthetic mixture regression: d = {config['d']}, inputs N(0, I), 4 frozen experts with quadratic scores; "
+        f"teachers with {teachers} prompts; students with {students}; E = {config['outputs']} outputs, noise "
+        f"{config['noise']:g}; least squares in the box |θ| ≤ {config['radius']:g}, log-masses ≥ "
+        f"{least}; n = {sizes[0]:,} to {sizes[-1]:,} ({len(sizes)} sizes), {config['replicates']} "
+        f"replicates; the best of {config['restarts']} random starts; one teacher of each kind"
+    )
+
+
+def notes(config: dict, cases: tuple) -> list[str]:
+    """What the fits are worth, what is not varied, and what is known of which atoms are identified."""
+    from ..claims import approximation as claim
+
+    figures, found = [figure for case in cases for figure in case.figures], []
+    shares = [[f.estimate for f in figures if f.what.endswith(what)] for what in (claim.CERTIFIED, claim.FLAT)]
+    if all(shares):
+        certified, flat = (float(np.mean(values)) for values in shares)
+        found.append(
+            f"Of all fits {certified:.1f} % are certified minima in the box, {flat:.1f} % drift along a flat valley, "
+            f"{100 - certified - flat:.1f} % are neither (no passes left, or no descent found). All count in the "
+            f"mean risks; a certified minimum need not be the lowest one."
+        )
+    return [
+        *found,
+        "One draw of each teacher: intervals are over samples, not over teachers. How large a floor is depends on it.",
+        "The static student has an atom more than the static teacher, so that both students have nearly equally many "
+        "parameters; the adaptive one has as many as its teacher.",
+        "Adaptive prompts have a hidden layer of width r = 1; a split of a tied atom, or of such an adaptive one, "
+        "changes the function at second order (theory.identifiability), so neither student is the unidentified one.",
+    ]
