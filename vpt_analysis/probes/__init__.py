@@ -1,16 +1,24 @@
 """Probes: each measures one thing about any prompt mechanism on any backbone."""
 
+from .alignment import kernel_alignment
 from .mass import cls_mass, norm_matched
+from .matched import Matched, matched_methods
 from .patterns import content_divergence
 from .states import prompt_states, state_variance
 from .swap import class_information, swapped_hits
+from .tangent import Tangent, tangent_dimension
 
 __all__ = [
+    "Matched",
+    "Tangent",
     "class_information",
     "cls_mass",
     "content_divergence",
+    "kernel_alignment",
+    "matched_methods",
     "norm_matched",
     "prompt_states",
     "state_variance",
     "swapped_hits",
+    "tangent_dimension",
 ]
