@@ -70,8 +70,9 @@ def test_rows_equal_the_plain_loop(name):
     method, images = method_of(name, vit), random_images(vit, 3)
     jacobian = Jacobian(vit, method, images, batch=2)
     want = naive(jacobian)
-    functionals = torch.randn(3, 8, dtype=torch.float64)
-    for given, rows in ((None, want), (functionals, torch.einsum("ke,nep->nkp", functionals, want))):
+    shared, own = torch.randn(4, 8, dtype=torch.float64), torch.randn(3, 4, 8, dtype=torch.float64)
+    mixed = torch.einsum("ke,nep->nkp", shared, want), torch.einsum("nke,nep->nkp", own, want)
+    for given, rows in ((None, want), (shared, mixed[0]), (own, mixed[1])):
         found = held(jacobian, given)
         assert (found - rows).abs().max() <= 1e-12 * want.abs().max() * 8
     assert jacobian.parameters == want.shape[-1] and want.abs().max() > 0

@@ -88,7 +88,8 @@ class Jacobian:
     def rows(self, functionals: Tensor | None = None, names: list[str] | None = None) -> Iterator[tuple[int, Tensor]]:
         """Batches of rows with the number of their first image: (b, m, p), of the model's dtype.
 
-        Row k of image i is :math:`f_k^\\top J_i`, ``functionals`` f (m, E); all outputs where it is None. ``names``
+        Row k of image i is :math:`f_k^\\top J_i`, ``functionals`` f (m, E), or (n, m, E) with
+        its own for every image; all outputs where it is None. ``names``
         (of ``sizes``) are the parameters whose columns are given, all of them by default.
         """
         names = list(self.sizes) if names is None else names
@@ -97,7 +98,8 @@ class Jacobian:
         functionals = eye if functionals is None else functionals.to(eye)
         for start in range(0, self.inputs, self.batch):
             images = self.images[start : start + self.batch]
-            yield start, self._rows(images, functionals, names, start)
+            own = functionals[start : start + len(images)] if functionals.ndim == 3 else functionals[None]
+            yield start, self._rows(images, own.expand(len(images), -1, -1), names, start)
 
     def _rows(self, images: Tensor, functionals: Tensor, names: list[str], start: int) -> Tensor:
         b = len(images)
@@ -106,9 +108,9 @@ class Jacobian:
         with torch.enable_grad(), in_evaluation(self.method), sdpa_kernel(SDPBackend.MATH):
             out = self._encode(leaves, images)
             check_finite(out, "outputs", start)
-            found = out.new_zeros(b, len(functionals), sum(self.sizes[name] for name in names))
-            for k, functional in enumerate(functionals if out.requires_grad else ()):
-                grads = torch.autograd.grad(out, wanted, functional.expand(b, -1), retain_graph=True, allow_unused=True)
+            found = out.new_zeros(b, functionals.shape[1], sum(self.sizes[name] for name in names))
+            for k in range(functionals.shape[1] if out.requires_grad else 0):
+                grads = torch.autograd.grad(out, wanted, functionals[:, k], retain_graph=True, allow_unused=True)
                 at = 0
                 for name, grad in zip(names, grads, strict=True):
                     if grad is not None:
@@ -171,6 +173,8 @@ class Jacobian:
         """
         images = self.images[:sample]
         single, double = (self._as(dtype, images) for dtype in (torch.float32, torch.float64))
+        if functionals is not None and functionals.ndim == 3:
+            functionals = functionals[:sample]
         square = 0.0
         for (_, a), (_, b) in zip(single.rows(functionals), double.rows(functionals), strict=True):
             square += float((a.double() - b).square().sum())

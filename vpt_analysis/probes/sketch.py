@@ -1,10 +1,11 @@
 r"""Rows for a few random combinations of the outputs, in place of rows for all, and when they are enough for the rank.
 
-Of every image's E outputs the same m combinations :math:`f_k \in \mathbb R^E` with independent standard normal entries
-are taken, so n·m rows :math:`f_k^\top J_i`. Let W be their span. The combinations f whose rows :math:`f^\top J_i` lie
-in W for every image i form a subspace of :math:`\mathbb R^E`; one more f that is drawn independently of W lies in it
-with probability 0 unless it is everything. So where the rows of one more combination lie in W, all of J does, and **the
-rank of the sketch is that of J with probability 1**. It is never larger.
+Of each image's E outputs m combinations :math:`f_{ik} \in \mathbb R^E` with standard normal entries are taken, so n·m
+rows :math:`f_{ik}^\top J_i`. Let W be their span. The combinations f whose row :math:`f^\top J_i` lies in W form a
+subspace of :math:`\mathbb R^E`; one more f, drawn independently of W, lies in it with probability 0 unless it is
+everything. So where the rows of one more combination of each image lie in W, all of J does, and **the rank of the
+sketch is that of J with probability 1**. It is never larger. Combinations that differ between images tell more than
+shared ones where the images' outputs move alike; a few are shared, as products of rows of two images need it.
 
 Numerically, with G the mean Gram matrix of the m combinations, F the rows of one more and threshold τ, let
 

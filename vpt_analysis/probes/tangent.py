@@ -5,7 +5,7 @@ the **tangent dimension**: how many independent first-order changes of the n·E 
 named in ``how``:
 
 - "exact": all rows; held where they are few, else accumulated batch by batch in the Gram matrix of the smaller side.
-- "sketch": of each image's E outputs only m random Gaussian combinations, the same for all images, so n·m rows.
+- "sketch": of each image's E outputs only m random Gaussian combinations, so n·m rows.
   Its rank is that of all rows with probability 1 where one more combination leaves it as it is (``sketch.py``).
 - "lanczos": J is only multiplied with (``spectra.py``): largest singular values, and what traces say. No rank.
 
@@ -36,6 +36,7 @@ WAYS = ("auto", "exact", "sketch", "lanczos")
 LARGE = 8192  # the smaller side of J up to which its Gram matrix is taken
 OVERSAMPLE = 1.35  # rows of the first sketch over columns
 CLOSED = 100.0  # θ up to which a fresh combination has no new direction
+SHARED = 3  # functionals of a sketch that all images share, for the kernel; the others are each image's own
 PAIRS = 8  # functionals whose pairs give the participation ratio
 
 
@@ -179,7 +180,8 @@ def by_sketch(
     n, e, p = jacobian.inputs, jacobian.outputs, jacobian.parameters
     m = max(3, math.ceil(OVERSAMPLE * p / n))
     while m + 1 < e:
-        functionals = gaussian(m + 1, e, generator)
+        functionals = gaussian(n * (m + 1), e, generator).unflatten(0, (n, m + 1))
+        functionals[:, :SHARED] = functionals[:1, :SHARED]
         rows = held(jacobian, functionals).transpose(0, 1)  # (m + 1, n, p)
         gram = sketched_gram(rows[:m])
         s, error = spectra.from_gram(gram)
@@ -198,8 +200,8 @@ def sketched(
 ) -> Tangent:  # fmt: skip
     """What all m + 1 functionals say of energy, participation and kernel, beside the spectrum of the first m."""
     m = len(rows)
-    kernels = np.stack([(part.double() @ part.double().T).numpy() for part in rows])
-    energies = np.trace(kernels, axis1=1, axis2=2)
+    kernels = np.stack([(part.double() @ part.double().T).numpy() for part in rows[:SHARED]])
+    energies = np.array([float(part.double().square().sum()) for part in rows])
     few = min(m, PAIRS)
     products, squares = np.outer(energies, energies), pair_energies(rows[:few])
 
@@ -214,7 +216,7 @@ def sketched(
         np.full(len(s), found.threshold if found.limit == "rounding" else error), found, theta,
         jackknife(lambda index: energies[index].mean(), m), jackknife(participation, few), absolute,
         Interval(effective, effective, np.full(len(effective), math.inf), m), kernels.mean(0),
-        aligned(kernels.mean(0), kernels, labels, m),
+        aligned(kernels.mean(0), kernels, labels, SHARED),
     )  # fmt: skip
 
 
