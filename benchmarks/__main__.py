@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_figures, splitting, train_many
+from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_figures, splitting, tangent, train_many
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
 
 SUITES = {
     "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,
-    "least_squares": least_squares, "imports": imports, "figures": quick_figures,
+    "least_squares": least_squares, "tangent": tangent, "imports": imports, "figures": quick_figures,
 }  # fmt: skip
 # A suite may have COLUMNS of its own, and a DTYPE where it is always the same.
 COLUMNS = {
