@@ -7,13 +7,16 @@ from .patterns import content_divergence
 from .states import prompt_states, state_variance
 from .swap import class_information, swapped_hits
 from .tangent import Tangent, tangent_dimension
+from .usage import Usage, gate_usage
 
 __all__ = [
     "Matched",
     "Tangent",
+    "Usage",
     "class_information",
     "cls_mass",
     "content_divergence",
+    "gate_usage",
     "kernel_alignment",
     "matched_methods",
     "norm_matched",
