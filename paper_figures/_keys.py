@@ -16,9 +16,15 @@ from vpt_analysis.sweep import digest, package_code
 HERE = Path(__file__).parent
 
 
+def claims() -> list[str]:
+    """Digests of the code that judges: figures show slopes and ranks by the rules of the claims."""
+    folder = Path(vpt_analysis.__file__).parent / "claims"
+    return [digest_file(path) for path in sorted(folder.glob("*.py"))]
+
+
 def picture_key(module: ModuleType, arrays_key: object) -> str:
     """``arrays_key``: whatever names the arrays, such as the list of their parts' keys."""
     plotting = Path(vpt_analysis.__file__).parent / "plotting.py"
     files = [digest_file(path) for path in (Path(module.__file__), plotting, HERE / "_picture.py")]
-    shared = package_code() if hasattr(module, "STUDY") else None
+    shared = [package_code(), *claims()] if hasattr(module, "STUDY") else None
     return digest([arrays_key, files, metadata.version("matplotlib"), shared])

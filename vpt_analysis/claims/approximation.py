@@ -19,11 +19,11 @@ import numpy as np
 from ..intervals import Interval, interval, paired
 from ..power_laws import PowerLaw, _fit, power_law
 from ..slopes import checked, statistics
+from ..studies.estimation import CERTIFIED, FLAT
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 
 RESAMPLES, LEVEL = 10_000, 0.95  # of what is judged; laws beside have the resamples of ``power_law``
 PAIR = ("static", "adaptive")  # students, and teachers: each student holds the function of the teacher of its name
-CERTIFIED, FLAT = "fits certified, %", "fits on a flat valley, %"
 
 
 @dataclass(frozen=True)

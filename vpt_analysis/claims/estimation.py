@@ -21,6 +21,7 @@ import numpy as np
 
 from ..intervals import Interval
 from ..slopes import Slope, loglog_slope
+from ..studies.estimation import CERTIFIED, FLAT, HELD, NEITHER
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 
 RESAMPLES = 10_000
@@ -35,9 +36,6 @@ LABELS = {
 }  # fmt: skip
 SOMETIMES_NONE = ("exact", "over")
 NOT_THERE = float(np.finfo(np.float64).max)  # in place of NaN, which is refused; larger than any distance
-CERTIFIED, FLAT, NEITHER, HELD = (
-    "fits certified, %", "fits on a flat valley, %", "fits that are neither, %", "coordinates that the box holds, %",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,10 @@ def scope(config: dict, weights: str | None) -> str:
 
 def notes(config: dict, cases: tuple) -> list[str]:
     """What the fits are worth, what is not varied, and what is known of which atoms are identified."""
-    from ..claims import approximation as claim
+    from .estimation import CERTIFIED, FLAT
 
     figures, found = [figure for case in cases for figure in case.figures], []
-    shares = [[f.estimate for f in figures if f.what.endswith(what)] for what in (claim.CERTIFIED, claim.FLAT)]
+    shares = [[f.estimate for f in figures if f.what.endswith(what)] for what in (CERTIFIED, FLAT)]
     if all(shares):
         certified, flat = (float(np.mean(values)) for values in shares)
         found.append(

@@ -23,6 +23,9 @@ import numpy as np
 
 FAMILIES = ("tied", "untied", "norga", "linear", "nonlinear")
 TRUE_ATOMS = 2
+CERTIFIED, FLAT, NEITHER, HELD = (
+    "fits certified, %", "fits on a flat valley, %", "fits that are neither, %", "coordinates that the box holds, %",
+)  # fmt: skip
 ATOMS = {"exact": TRUE_ATOMS, "over": TRUE_ATOMS + 1}
 
 
@@ -143,14 +146,12 @@ def scope(config: dict, weights: str | None) -> str:
 
 def notes(config: dict, cases: tuple) -> list[str]:
     """What the fits are worth, what the box does, and what is known of which atoms are identified."""
-    from ..claims import estimation as claim
-
     shares: dict[str, list[float]] = {}
     for figure in (figure for case in cases for figure in case.figures):
         shares.setdefault(figure.what, []).append(figure.estimate)
     found = []
-    if claim.CERTIFIED in shares:
-        names = (claim.CERTIFIED, claim.FLAT, claim.NEITHER, claim.HELD)
+    if CERTIFIED in shares:
+        names = (CERTIFIED, FLAT, NEITHER, HELD)
         certified, flat, neither, held = (f"{np.mean(shares[name]):.1f} %" for name in names)
         verdicts = [case.verdict for case in cases]
         counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("supported", "refuted", "inconclusive"))
