@@ -9,31 +9,12 @@ import pytest
 import torch
 
 import vpt_analysis as va
-from tests.reference import MECHANISMS, FixedKeys, random_images, random_prompt, random_vit
+from tests.planted import blind, planted
+from tests.reference import MECHANISMS, random_images, random_prompt, random_vit
 from vpt_analysis.attention import Separate
 from vpt_analysis.probes import over_images, usage
 
 FIELDS = ("mass", "entropy", "content_entropy", "total_entropy", "shares", "effective", "routing", "dead")
-
-
-def blind(**changes) -> va.VisionTransformer:
-    """A backbone whose queries are the ones vector and whose content keys are 0: scores are sums of prompt keys."""
-    vit = random_vit(**changes)
-    d = vit.config.width
-    with torch.no_grad():
-        for block in vit.blocks:
-            block.attention.qkv.weight[: 2 * d] = 0
-            block.attention.qkv.bias[:d] = 1
-            block.attention.qkv.bias[d : 2 * d] = 0
-    return vit
-
-
-def planted(vit: va.VisionTransformer, scores: list[float], **group) -> FixedKeys:
-    """Prompts with these scores for every query of a ``blind`` backbone."""
-    c = vit.config
-    s = torch.tensor(scores, dtype=torch.float64)
-    key = (s / c.head_width**0.5).view(1, 1, -1, 1).expand(1, c.heads, -1, c.head_width).contiguous()
-    return FixedKeys(c, key, torch.randn(key.shape, dtype=torch.float64), **group)
 
 
 @pytest.mark.parametrize("queries", ["cls", "all"])
