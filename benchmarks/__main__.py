@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_fi
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
+from vpt_analysis.sweep import available_cores
 
 SUITES = {
     "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,
@@ -32,6 +34,8 @@ def main() -> None:
     for name in args.names:
         if name not in SUITES:
             parser.error(str(unknown("benchmark", name, SUITES)))
+    # ``models`` imports the set-up of the tests, which allows one thread.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or available_cores()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtypes = [torch.float32, torch.bfloat16] if device == "cuda" else [torch.float32]
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
