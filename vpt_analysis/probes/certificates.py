@@ -42,9 +42,10 @@ class Ball:
 
     z is the centred, normalised token. A LayerNorm with ε > 0 fills the open ball of radius √d. The output of any
     number of prompts has :math:`\bar z`, their weighted mean, in the ball, and as one prompt at least scores no less
-    than the mean, :math:`L \ge \text{score}\cdot\bar z + \text{shift}`.
+    than the mean, :math:`L \ge \text{score}\cdot\bar z + \text{shift}`. Scores are bounded from below too, so that
+    prompts cannot be switched off: P of them have a log-mass of :math:`\log P` more than the least score, or above.
 
-    ``matrix`` (D, d), ``offset`` (D,), ``score`` (d,).
+    ``matrix`` (D, d), ``offset`` (D,), ``score`` (d,); ``prompts``: how many there are at least.
     """
 
     matrix: np.ndarray
@@ -52,11 +53,12 @@ class Ball:
     score: np.ndarray
     shift: float
     radius: float
+    prompts: int = 1
 
     @property
     def least(self) -> float:
-        """No prompt has a score below this."""
-        return self.shift - self.radius * float(np.linalg.norm(self.score))
+        """The log-mass is not below this."""
+        return self.shift - self.radius * float(np.linalg.norm(self.score)) + math.log(self.prompts)
 
 
 @dataclass(frozen=True, eq=False)
