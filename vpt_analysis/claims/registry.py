@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import approximation, estimation, family, published
+from . import approximation, estimation, family, published, reachable
 from .base import Claim
 
-MODULES = (family, published, estimation, approximation)
+MODULES = (family, published, estimation, approximation, reachable)
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:
