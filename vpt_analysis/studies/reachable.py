@@ -15,8 +15,8 @@ several the certificate is weak. The others are fitted at fewer lengths and repo
 
 Arrays of a part ``<layer>:<targets>:certificate``, a number a pair, (K,): ``plain`` the relative error ‖ŷ − y‖/‖y‖
 without a prompt; ``bound`` that no static prompts of any length come below; ``bound_tied`` the same of tied ones;
-``proved`` whether both are certified above 0; ``built`` the error of untied prompts made to order (``plain`` where none are); ``floors`` (K, S)
-what tied prompts of each length, or longer, do not come below, and ``mass`` (K, S) the prompt mass λ that they have at
+``proved`` whether both are certified above 0; ``built`` the error of untied prompts made to order (``plain`` where
+none are); ``floors`` (K, S) what tied prompts of each length, or longer, do not come below, and ``mass`` (K, S) the prompt mass λ that they have at
 least (means over both inputs; both are 0 where there is no such bound); ``ranks``, ``query_gap``, ``spare``,
 ``slope``, ``target_gap``: the construction's assumptions, smallest singular value over largest of the four weights
 first; ``shift_bounds``, ``shift_plain`` (K, T) for line targets at other shifts. Points of the plane through both
@@ -116,13 +116,18 @@ def _certified(part: dict, made) -> dict[str, np.ndarray]:
         floors = [tied_floor(made, n) for n in part["lengths"]]
     else:
         floors = [(0.0, np.zeros(2))] * len(part["lengths"])
-    return {
-        "plain": np.array(free.plain), "bound": np.array(free.bound), "bound_tied": np.array(tied.bound),
-        "proved": np.array(free.verdict == tied.verdict == "unreachable"), "built": np.array(free.plain if free.prompt is None else free.error),
-        "floors": np.array([f[0] for f in floors]), "mass": np.array([float(f[1].mean()) for f in floors]),
-        "ranks": np.array([known[f"rank_{w}"] for w in "QKVO"]), "slope": np.array(known["mlp_slope"]
-                                                                                   if part["layer"] == "mlp" else 0.0),
-    } | {k: np.array(known[k]) for k in ("query_gap", "spare", "target_gap")}  # fmt: skip
+    found = {
+        "plain": free.plain,
+        "bound": free.bound,
+        "bound_tied": tied.bound,
+        "proved": free.verdict == tied.verdict == "unreachable",
+        "built": free.plain if free.prompt is None else free.error,
+        "floors": [f[0] for f in floors],
+        "mass": [float(f[1].mean()) for f in floors],
+        "ranks": [known[f"rank_{w}"] for w in "QKVO"],
+        "slope": known["mlp_slope"] if LAYERS[part["layer"]]["mlp"] else 0.0,
+    } | {name: known[name] for name in ("query_gap", "spare", "target_gap")}
+    return {name: np.array(value) for name, value in found.items()}
 
 
 def _shifts(part: dict, seed: int) -> dict[str, np.ndarray]:
@@ -173,8 +178,8 @@ def scope(config: dict, weights: str | None) -> str:
     return (
         f"one random layer of width {config['width']} and one head a pair, {len(config['seeds'])} pairs of two tokens, "
         f"the query token in common; targets away from the attention outputs by {config['shift']:g} times "
-        f"their mean size, apart along one direction; layers without LayerNorms with an MLP of slope ≤ 1/2, or with a LayerNorm "
-        f"before attention and no MLP; errors of the output at the common token relative to its norm; P = {shown}, "
+        f"their mean size, apart along one direction; layers without LayerNorms with an MLP of slope ≤ 1/2, or with a "
+        f"LayerNorm before attention and no MLP; errors of the output at the common token relative to its norm; P = {shown}, "
         f"{config['restarts'][0]} random starts a pair and length ({config['restarts'][-1]} at the longest) and two "
         f"that continue shorter prompts; certificates for any P"
     )
