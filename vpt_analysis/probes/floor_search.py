@@ -131,13 +131,14 @@ def floors_by_length(
     kind: str = "clusters",
     seed: int = 0,
     steps: int = 40,
+    after: Found | None = None,
 ) -> list[Found]:
     """Static prompts of rising ``lengths``: each begins with the last one's keys and new ones of a tenth of their mass,
-    and where a key without mass exists no length is worse than a shorter one."""
+    and where a key without mass exists no length is worse than a shorter one. ``after``: a shorter prompt that was
+    found before, to go on from."""
     if not lengths or any(p < 1 for p in lengths) or list(lengths) != sorted(set(lengths)):
         raise ValueError(f"lengths {lengths}; expected rising integers ≥ 1, such as (1, 2, 5)")
-    nothing = massless(layer)
-    found: list[Found] = []
+    found = [] if after is None else [after]
     for p in lengths:
         if not found:
             found.append(search(layer, change, starting_keys(layer, p, kind, seed), steps))
@@ -145,8 +146,9 @@ def floors_by_length(
         last, more = found[-1], p - found[-1].keys.shape[1]
         new = starting_keys(layer, more, kind, seed + p, mass=0.01)
         best = search(layer, change, torch.cat([last.keys, new], dim=1), steps)
-        if nothing is not None and best.floor.share > last.floor.share:
+        nothing = massless(layer) if best.floor.share > last.floor.share else None
+        if nothing is not None:
             padded = torch.cat([last.keys, nothing[:, None].expand(-1, more, -1)], dim=1)
             best = Found(padded, static_floor(layer, change, padded), best.start)
         found.append(best)
-    return found
+    return found if after is None else found[1:]

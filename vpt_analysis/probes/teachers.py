@@ -25,12 +25,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from ..errors import unknown
 from .one_layer import OneLayer
-
-HALVINGS = 40  # of an interval of strengths: 1e-12 of it
 
 
 class Maps:
@@ -178,10 +177,13 @@ def _drawn(name: str, layer: OneLayer, generator: torch.Generator, labels: Tenso
 
 
 def _gate_key(layer: OneLayer, key: Tensor) -> Tensor:
-    """Keys (H, e) whose scores have standard deviation 1 over the population, at the highest level with Σ λ²‖c‖² at
-    most ``SHRUNK`` Σ‖c‖²: moved along the direction where queries have as nearly constant scores as least squares makes."""
+    """Keys (H, e) whose scores have standard deviation 1 over the population (0 where all queries are equal), moved
+    along the direction in which queries have as nearly constant scores as least squares makes, to the highest level
+    with Σ λ²‖c‖² ≤ ``SHRUNK`` Σ‖c‖²."""
     query = layer.query.transpose(0, 1)  # (H, M, e)
-    key = key / (query @ key[..., None])[..., 0].std(1, keepdim=True).clamp_min(1e-9)
+    scores = (query @ key[..., None])[..., 0]
+    spread = scores.std(1, keepdim=True)
+    key = key / torch.where(spread > 1e-9 * scores.abs().amax(1, keepdim=True), spread, torch.inf)
     level = torch.linalg.lstsq(query, torch.ones_like(query[..., :1]), driver="gelsd").solution[..., 0]
     energy, keys = layer.content.square().sum(-1), []
     for h in range(layer.heads):
@@ -196,7 +198,7 @@ def _gate_key(layer: OneLayer, key: Tensor) -> Tensor:
 
 
 def _strength(teacher: Teacher, layer: OneLayer, wanted: float, energy: float) -> float:
-    """A strength at which the change has the energy, by bisection between one that is too small and one too large."""
+    """A strength at which the change has the energy, by Brent's method between one too small and one too large."""
 
     maps = Maps(layer) if teacher.name in READ_MAPS else None
 
@@ -206,15 +208,11 @@ def _strength(teacher: Teacher, layer: OneLayer, wanted: float, energy: float) -
     if teacher.name == "rotation":  # beyond π it turns back
         tries = [math.pi * k / 16 for k in range(1, 17)]
     else:
-        tries = [0.01 * 2.0**k for k in range(20)]
+        tries = [0.01 * 4.0**k for k in range(10)]
     high = next((t for t in tries if excess(t) >= 0), None)
     if high is None or excess(0.0) > 0:
         raise ValueError(
             f"no strength of the {teacher.name} teacher moves {energy:g} of the content's energy on these tokens; ask "
             f"for another energy, or draw it with another seed"
         )
-    low = max((t for t in tries if t < high), default=0.0)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if excess(middle) >= 0 else (middle, high)
-    return high
+    return brentq(excess, max((t for t in tries if t < high), default=0.0), high, rtol=1e-14)
