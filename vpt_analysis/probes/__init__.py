@@ -4,6 +4,7 @@ from .alignment import kernel_alignment
 from .mass import cls_mass, norm_matched
 from .matched import Matched, matched_methods
 from .patterns import content_divergence
+from .skills import Skill, skill
 from .states import prompt_states, state_variance
 from .swap import class_information, swapped_hits
 from .tangent import Tangent, tangent_dimension
@@ -11,6 +12,7 @@ from .usage import Usage, gate_usage
 
 __all__ = [
     "Matched",
+    "Skill",
     "Tangent",
     "Usage",
     "class_information",
@@ -21,6 +23,7 @@ __all__ = [
     "matched_methods",
     "norm_matched",
     "prompt_states",
+    "skill",
     "state_variance",
     "swapped_hits",
     "tangent_dimension",
