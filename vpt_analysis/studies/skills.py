@@ -124,6 +124,6 @@ def notes(config: dict, cases: tuple) -> list[str]:
         f"there more slowly counts as one that does not. The rate is chosen by trials of half the steps.",
         "“Histogram” is the task that the papers call double histogram, as their released code computes it: how often "
         "the own symbol occurs. How many symbols occur as often (the double histogram of Weiss et al., as we "
-        "understand it) is a task of the probe and not of this study: in rehearsals LoRA and full fine-tuning had learned "
-        "1 or 2 % of it after 800 and 500 steps.",
+        "understand it) is a task of the probe and not of this study: in rehearsals LoRA and full fine-tuning had "
+        "learned 1 or 2 % of it after 800 and 500 steps.",
     ]
