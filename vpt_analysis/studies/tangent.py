@@ -32,10 +32,11 @@ OPTIONS = {"vapt": {"rank": 4}, "e2vpt": {"key_values": 1}, "lora": {"targets": 
 
 
 def config(tier: str) -> dict:
+    rates = {"vpt-deep": 0.05, "vapt": 0.05, "lora": 0.002}  # at 0.05 LoRA, of scale α / r = 8, does not train
     common = {
         "backbone": "vit-micro", "data": "digits", "parameters": 2048, "within": 0.1, "tolerance": 1e-6,
-        "ridges": [1e-2, 1e-4, 1e-6], "seeds": [0], "steps": 60, "batch": 16, "lr": 0.05, "train_images": 960,
-        "options": OPTIONS,
+        "ridges": [1e-2, 1e-4, 1e-6], "seeds": [0], "steps": 60, "batch": 16, "train_images": 960,
+        "options": OPTIONS, "rates": rates,
     }  # fmt: skip
     if tier == "quick":
         return common | {"methods": ["vpt-deep", "vapt", "lora", "bias"], "trained": [], "images": 10}
@@ -48,7 +49,7 @@ def inputs(config: dict) -> dict[str, Path]:
 
 def parts(config: dict) -> list[dict]:
     shared = {k: config[k] for k in ("backbone", "data", "parameters", "within", "tolerance", "ridges", "images")}
-    training = {k: config[k] for k in ("steps", "batch", "lr", "train_images")}
+    training = {k: config[k] for k in ("steps", "batch", "train_images")}
     seed = config["seeds"][0]
 
     def part(method: str, point: str) -> dict:
@@ -56,7 +57,7 @@ def parts(config: dict) -> list[dict]:
         return {"name": f"{method}:{point}"} | chosen | shared
 
     initial = [part(method, "initial") for method in config["methods"]]
-    return initial + [part(method, "trained") | training for method in config["trained"]]
+    return initial + [part(m, "trained") | training | {"lr": config["rates"][m]} for m in config["trained"]]
 
 
 def compute(part: dict) -> dict[str, np.ndarray]:
