@@ -10,6 +10,7 @@ TITLES = {"mlp": "no LayerNorm, MLP", "norm": "behind a LayerNorm"}
 SHOWN = {"prefix": "prefix (static, untied)", "vpt-deep": "VPT-Deep (static, tied)", "norga": "NoRGa (static)",
          "vapt": "VAPT (adaptive)", "lora": "LoRA, rank 1"}  # fmt: skip
 LEAST = 1e-3  # smaller errors are drawn at the edge
+SMALL = 1e-6  # smaller ones are not printed
 COLOURS = ("#0072B2", "#D55E00")  # of the two inputs
 GREY = "#8a8a8a"
 
@@ -17,7 +18,7 @@ GREY = "#8a8a8a"
 def draw(arrays: dict[str, np.ndarray], config: dict):
     from vpt_analysis import plotting
 
-    figure = plotting.figure(plotting.PAGE, 2.75)
+    figure = plotting.figure(plotting.PAGE, 2.95)
     left, right = figure.subfigures(1, 2, width_ratios=[1.9, 1])
     axes = left.subplots(1, len(config["judged"]), sharey=True, squeeze=False)[0]
     for ax, (layer, target) in zip(axes, config["judged"], strict=True):
@@ -55,21 +56,30 @@ def draw_errors(ax, arrays: dict, config: dict, setting: str) -> None:
         found = curve(arrays, setting, method)
         values = [np.broadcast_to(np.maximum(v, LEAST), lengths.shape) for v in (found.estimate, found.low, found.high)]
         plotting.interval(ax, lengths, *values, series=i, label=label, size=3.2)
-    draw_lengths(ax, arrays, setting, lengths)
+    if arrays[f"{setting}:certificate/floors"].any():
+        draw_lengths(ax.inset_axes([0.2, 0.11, 0.77, 0.37]), arrays, setting, lengths)
     ax.set(xscale="log", yscale="log", xlabel="P, prompts", ylim=(0.8 * LEAST, 1.2))
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
 
 
 def draw_lengths(ax, arrays: dict, setting: str, lengths: np.ndarray) -> None:
-    """Tied prompts of exactly P: their best error and its proved floor, where there is one."""
-    floors = arrays[f"{setting}:certificate/floors"]  # (K, S)
-    if not floors.any():
-        return
-    exactly = curve(arrays, setting, "vpt-deep", exactly=True)
-    look = {"color": "#9a6500", "marker": "", "linewidth": 0.8}
-    ax.plot(lengths, exactly.estimate, linestyle="--", label="VPT-Deep, exactly P", **look)
-    ax.plot(lengths, floors.mean(0), linestyle="-", label="certified, P tied or more", **look)
+    """Static prompts, magnified: untied, and tied ones of exactly P with what P of them or more do not come below."""
+    from vpt_analysis import plotting
+
+    small = {"markersize": 2.2, "linewidth": 0.9}
+    ax.axhline(arrays[f"{setting}:certificate/bound"].mean(), color="black", linewidth=0.9, zorder=1)
+    for i, method in enumerate(("prefix", "vpt-deep")):
+        ax.plot(lengths, arrays[f"{setting}:{method}/errors"].mean(1), **plotting.SERIES[i] | small)
+    floors = arrays[f"{setting}:certificate/floors"].mean(0)
+    ax.fill_between(lengths, floors, 0, color=plotting.SERIES[1]["color"], alpha=0.2, linewidth=0, zorder=0)
+    ax.text(0.03, 0.93, "static, exactly P", transform=ax.transAxes, fontsize=6, va="top")
+    low, high = (arrays[f"{setting}:{m}/errors"].mean(1) for m in ("prefix", "vpt-deep"))
+    low, high = min(low.min(), floors.min()), high.max()
+    ax.set(xscale="log", ylim=(low - 0.15 * (high - low), high + 0.25 * (high - low)))
+    ax.set_xticks(lengths, [""] * len(lengths))
+    ax.minorticks_off()
+    ax.tick_params(labelsize=5.5, length=2)
 
 
 def draw_plane(ax, arrays: dict, config: dict) -> None:
@@ -87,10 +97,10 @@ def draw_plane(ax, arrays: dict, config: dict) -> None:
         ax.plot(*near, marker="D", color=colour, markerfacecolor="white", markersize=4.5, **style)
         side = 1 if a == 1 else -1
         for place, words in ((c, f"c{'₁₂'[a]}"), (y, f"y{'₁₂'[a]}")):
-            ax.annotate(words, place, xytext=(7 * side, 0), textcoords="offset points", color=colour, fontsize=7.5,
+            ax.annotate(words, place, xytext=(8 * side, -4), textcoords="offset points", color=colour, fontsize=7.5,
                         ha="center", va="center")  # fmt: skip
     ax.set(xlabel="along c₂ − c₁ (units of its length)", ylabel="across it", title="static prompts, any length")
-    ax.margins(0.16)
+    ax.margins(0.2)
     ax.set_aspect("equal", adjustable="datalim")
     draw_key(ax)
 
@@ -101,8 +111,8 @@ def draw_key(ax) -> None:
     looks = (("o", GREY, "content output"), ("*", GREY, "target"), ("D", "white", "nearest reachable"))
     handles = [Line2D([], [], linestyle="", marker=m, color=GREY, markerfacecolor=face, label=words, markersize=4.5)
                for m, face, words in looks]  # fmt: skip
-    handles.append(Line2D([], [], color=GREY, linewidth=2.2, alpha=0.6, marker="", label="if the other is on target"))
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2, columnspacing=1.0,
+    handles.append(Line2D([], [], color=GREY, linewidth=2.2, alpha=0.6, marker="", label="other on target"))
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2, columnspacing=1.0,
               handletextpad=0.4)  # fmt: skip
 
 
@@ -126,17 +136,21 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"{config['restarts'][0]} starts a pair ({config['restarts'][-1]} at P = {lengths[-1]}) and two that continue "
         f"shorter prompts; errors below {LEAST:g} at the edge; LoRA has no P. Level line and band: static prompts of "
         f"any length are certified not to come below; with an MLP the certificate loses a factor 2, as all that is "
-        f"known of the MLP is that its slope is 1/2 at most. Dotted: 0.05 and 0.01 (claim C16). Thin lines: tied "
-        f"prompts of exactly P, whose scores a LayerNorm bounds, so that they cannot be switched off, and what P of "
-        f"them or more are certified not to come below.\n\nRight: attention outputs c₁, c₂ of the first pair behind "
-        f"the LayerNorm and their targets, in the plane that holds all four (after W_O). Static prompts pull both "
-        f"outputs towards one point. With one input on its target the output of the other lies on the thick segment of "
-        f"the other's colour, and nowhere else, whatever the number of prompts.\n\nMeasured. {listed}.\n\nWhat "
-        f"follows. One prompt output serves both inputs: what static prompts keep of the error is geometry, not length "
-        f"and not optimisation. Prompts made from each input's own patch are not held by it; how near they come "
-        f"depends on the values that their tokens can have."
+        f"known of the MLP is that its slope is 1/2 at most. Dotted: 0.05 and 0.01 (claim C16). Inset, on a linear "
+        f"axis: static prompts of exactly P, means. A LayerNorm bounds the scores of tied ones, so that they cannot "
+        f"be switched off and more may do worse; shaded: what P of them or more are certified not to reach.\n\nRight:"
+        f" attention outputs c₁, c₂ of the first pair behind the LayerNorm and their targets, in the plane that holds"
+        f" all four (after W_O). Static prompts pull both outputs towards one point. With one input on its target the"
+        f" output of the other lies on the thick segment of the other's colour, and nowhere else, whatever the number"
+        f" of prompts.\n\nMeasured. {listed}.\n\nWhat follows. One prompt output serves both inputs: what static "
+        f"prompts keep of the error is geometry, not length and not optimisation. Prompts made from each input's own "
+        f"patch are not held by it; behind a LayerNorm, where the values of tokens are bounded, "
+        f"they come part of the way."
     )
 
 
 def _words(found) -> str:
-    return f"{found.estimate:.2g} [{found.low:.2g}, {found.high:.2g}]"
+    if found.high < SMALL:
+        return f"below {SMALL:g}"
+    low, high = (f"{v:.2g}" if v >= SMALL else "0" for v in (found.low, found.high))
+    return f"{found.estimate:.2g} [{low}, {high}]"

@@ -10,6 +10,7 @@ What the rule leaves open was decided before any result of the full tier was see
   one behind a LayerNorm. Their targets are those that a change of rank 1 can make, since otherwise LoRA of rank 1 says
   nothing of memorising. Other targets and two heads are reported beside.
 - LoRA is that on W_Q and W_V, the usual one; on W_V alone it is reported.
+- Errors below 1e-6 are fits and count as 0.
 - Refuted where static prompts get there: their best error's interval lies below 0.01.
 """
 
@@ -23,6 +24,7 @@ from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results
 
 RESAMPLES = 10_000
 STAYS, FITS = 0.05, 0.01
+FITTED = 1e-6  # errors below are rounding, as in ``probes.wang_fits``
 LAYERS = {"mlp": "no LayerNorm, MLP", "norm": "LayerNorm", "heads": "LayerNorm, 2 heads"}
 TARGETS = {"line": "line targets", "free": "free targets", "swap": "swapped targets"}
 NAMES = {"prefix": "prefix", "vpt-deep": "VPT-Deep", "norga": "NoRGa", "vapt": "VAPT", "lora": "LoRA",
@@ -35,8 +37,9 @@ def mean(values: np.ndarray) -> Interval:
 
 
 def errors(results: Results, setting: str, method: str) -> np.ndarray:
-    """Best error by length and pair, (S, K)."""
-    return results.finite(f"{setting}:{method}/errors")[0]
+    """Best error by length and pair, (S, K); 0 where the pair is fitted."""
+    found = results.finite(f"{setting}:{method}/errors")[0]
+    return np.where(found < FITTED, 0.0, found)
 
 
 def best_static(results: Results, setting: str) -> np.ndarray:

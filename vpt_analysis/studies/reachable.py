@@ -16,13 +16,14 @@ several the certificate is weak. The others are fitted at fewer lengths and repo
 Arrays of a part ``<layer>:<targets>:certificate``, a number a pair, (K,): ``plain`` the relative error ‖ŷ − y‖/‖y‖
 without a prompt; ``bound`` that no static prompts of any length come below; ``bound_tied`` the same of tied ones;
 ``proved`` whether both are certified above 0; ``built`` the error of untied prompts made to order (``plain`` where
-none are); ``floors`` (K, S) what tied prompts of each length, or longer, do not come below, and ``mass`` (K, S) the prompt mass λ that they have at
-least (means over both inputs; both are 0 where there is no such bound); ``ranks``, ``query_gap``, ``spare``,
-``slope``, ``target_gap``: the construction's assumptions, smallest singular value over largest of the four weights
-first; ``shift_bounds``, ``shift_plain`` (K, T) for line targets at other shifts. Points of the plane through both
-content outputs and the first target, in units of the distance of the content outputs, after W_O: ``content``,
-``target``, ``nearest`` (K, 2, 2), an input a row; ``segments`` (K, 2, 2, 2): with input a on target, the outputs of
-the other input lie between the two points ``segments[:, a]``; ``off_plane`` (K,), the share of the targets outside it.
+none are); ``floors`` (K, S) what tied prompts of each length, or longer, do not come below, and ``mass`` (K, S) the
+prompt mass λ that they have at least, the mean over both inputs (both are 0 where there is no such bound); ``ranks``
+(K, 4), ``query_gap``, ``spare``, ``slope``, ``target_gap``: the construction's assumptions, first the smallest singular
+value over the largest of W_Q, W_K, W_V and W_O; ``shift_bounds``, ``shift_plain`` (K, T) for line targets at other
+shifts. Points of the plane through both content outputs and the first target, in units of the distance of the content
+outputs, after W_O: ``content``, ``target``, ``nearest`` (K, 2, 2), an input a row; ``segments`` (K, 2, 2, 2): with
+input a on target, the other's output lies between the two points ``segments[:, a]``; ``off_plane`` (K,), the share of
+the targets outside the plane.
 
 Arrays of a part ``<layer>:<targets>:<method>``: ``errors`` (S, K), the best of ``starts`` (S,) starts by length;
 ``reached`` (S, K) starts within 1 % of it; ``parameters`` (S,). Baselines have one row.
@@ -179,9 +180,9 @@ def scope(config: dict, weights: str | None) -> str:
         f"one random layer of width {config['width']} and one head a pair, {len(config['seeds'])} pairs of two tokens, "
         f"the query token in common; targets away from the attention outputs by {config['shift']:g} times "
         f"their mean size, apart along one direction; layers without LayerNorms with an MLP of slope ≤ 1/2, or with a "
-        f"LayerNorm before attention and no MLP; errors of the output at the common token relative to its norm; P = {shown}, "
-        f"{config['restarts'][0]} random starts a pair and length ({config['restarts'][-1]} at the longest) and two "
-        f"that continue shorter prompts; certificates for any P"
+        f"LayerNorm before attention and no MLP; errors of the output at the common token relative to its norm; P = "
+        f"{shown}, {config['restarts'][0]} random starts a pair and length ({config['restarts'][-1]} at the longest) "
+        f"and two that continue shorter prompts; certificates for any P"
     )
 
 
