@@ -115,8 +115,8 @@ CLAIMS = (
         statement="Prefixes elicit skills that a model has and teach it no new ones.",
         source="Petrov, Torr and Bibi, ICLR 2024, arXiv 2310.19698, and the outputs of its notebooks",
         rule="Methods of equal size, trained on tasks that the model was not trained on: share of whole sequences "
-        "right. Supported where the interval of the static prefix lies below 5 % and that of LoRA above 50 %; refuted where "
-        "that of the prefix lies above 5 % and that of LoRA above 50 %.",
+        "right. Supported where the interval of the static prefix lies below 5 % and that of LoRA above 50 %; refuted "
+        "where that of the prefix lies above 5 % and that of LoRA above 50 %.",
         study="skills",
         cases=skills,
         notes=(
