@@ -82,7 +82,7 @@ def test_a_small_part_has_the_arrays_that_the_docstring_names(name):
 
 def test_scope_and_notes_name_what_limits_the_verdicts():
     found = judged(planted(lora=0.9))
-    for words in ("toy-sort", "toy-mixture", "3,200", "6,144", "700 or 200 steps", "3 seeds", "2,000 test"):
+    for words in ("toy-sort", "toy-mixture", "3,200", "6,144", "200 or 700 steps", "3 seeds", "2,000 test"):
         assert words in found.scope, words
     said = " ".join(found.notes)
     for words in ("causal GPT", "modulo 8", "75 %", "double histogram", "steps bound"):
