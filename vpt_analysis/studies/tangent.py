@@ -39,7 +39,7 @@ def config(tier: str) -> dict:
         "options": OPTIONS, "rates": rates,
     }  # fmt: skip
     if tier == "quick":
-        return common | {"methods": ["vpt-deep", "vapt", "lora", "bias"], "trained": [], "images": 10}
+        return common | {"methods": ["vpt-deep", "vapt", "bias"], "trained": [], "images": 10}
     return common | {"methods": list(METHODS), "trained": ["vpt-deep", "vapt", "lora"], "images": 256}
 
 
