@@ -46,13 +46,13 @@ def test_equals_runs_by_themselves(name, dtype):
     assert not np.allclose(together[0].losses, together[1].losses, atol=1e-3), "the members are one and the same"
 
 
-@pytest.mark.parametrize("fold", [8, 16])
-def test_banks_in_several_passes_equal_one(fold, monkeypatch):
+@pytest.mark.parametrize("images", [8, 16])
+def test_banks_in_several_passes_equal_one(images, monkeypatch):
     vit = random_vit()
-    data, plan = task(vit, 24), Training(6, batch=8)
+    data, plan, each = task(vit, 24), Training(6, batch=8), vit.config.tokens * vit.config.width
     runs = []
-    for most in (1000, fold):
-        monkeypatch.setattr("vpt_analysis.training.FOLD", most)
+    for most in (1000, images):
+        monkeypatch.setattr("vpt_analysis.training.FOLD", most * each)
         prompts = [random_prompt(vit, "norga", 3, seed=k) for k in range(3)]
         runs.append(([t.losses for t in train_many(vit, prompts, *data, plan)], [p.alpha.detach() for p in prompts]))
     (losses, alphas), (others, theirs) = runs

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -184,19 +183,3 @@ def gather(tensors: list[Tensor], indices: Sequence[Tensor]) -> Tensor:
     if all(t is tensors[0] for t in tensors):
         return tensors[0][torch.cat(list(indices))]
     return torch.cat([t[index] for t, index in zip(tensors, indices, strict=True)])
-
-
-def classify(heads: list[nn.Linear], features: Tensor) -> Tensor:
-    """Features (K, B, F) to class scores (K, B, classes), each by its own head."""
-    if len(heads) == 1:
-        return heads[0](features[0]).unsqueeze(0)
-    weight, bias = torch.stack([h.weight for h in heads]), torch.stack([h.bias for h in heads])
-    return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
-
-
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over each member's own batch, (K,)."""
-    if len(scores) == 1:
-        return F.cross_entropy(scores[0], labels[0]).unsqueeze(0)
-    each = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.unflatten(0, labels.shape).mean(1)

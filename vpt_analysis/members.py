@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .readouts import are_targets, check_labels
 from .vit import VisionTransformer
 
 
@@ -42,7 +43,9 @@ class Order:
 class Member:
     """What belongs to one run. ``labels`` lie beside the ``images``; ``validation`` is a pair of both, or None.
 
-    ``stopped`` is the number of steps after which its patience was at an end, 0 while it is not.
+    ``trains_head``: whether the head is trained, or given. ``fitted``: shares of its own images after ``evaluated``
+    steps, ``accuracies`` those of the validation images. ``stopped`` is the number of steps after which it had fitted
+    enough or its patience was at an end, 0 while neither is so.
     """
 
     def __init__(
@@ -53,20 +56,34 @@ class Member:
         validation: tuple[Tensor, Tensor] | None,
         head: nn.Linear,
         order: Order,
+        trains_head: bool = True,
     ):
         self.method, self.images, self.labels, self.validation = method, images, labels, validation
-        self.head, self.order = head, order
+        self.head, self.order, self.trains_head = head, order, trains_head
         self.evaluated: list[int] = []
+        self.fitted: list[float] = []
         self.accuracies: list[float] = []
         self.best: dict | None = None
         self.stopped = 0
 
-    def evaluate(self, vit: VisionTransformer, step: int, patience: int) -> None:
-        """Measure validation accuracy after ``step`` steps; with ``patience``, keep the best state and stop in time."""
-        if self.validation is None or self.stopped:
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimiser moves."""
+        return [*self.method.parameters(), *(self.head.parameters() if self.trains_head else ())]
+
+    def evaluate(self, vit: VisionTransformer, step: int, patience: int, enough: float = 0.0) -> None:
+        """Measure, after ``step`` steps, what is asked for: with ``enough``, the share of its own images, and stop when
+        it is reached; that of validation images, with ``patience`` keeping the best state and stopping in time."""
+        if self.stopped or (self.validation is None and not enough):
             return
         self.evaluated.append(step)
-        self.accuracies.append(accuracy(vit, self.method, self.head, *self.validation))
+        if enough:
+            self.fitted.append(share(vit, self.method, self.head, self.images, self.labels))
+            self.stopped = step if self.fitted[-1] >= enough else 0
+        if self.validation is not None:
+            self.validate(vit, step, patience)
+
+    def validate(self, vit: VisionTransformer, step: int, patience: int) -> None:
+        self.accuracies.append(share(vit, self.method, self.head, *self.validation))
         best = int(np.argmax(self.accuracies))  # the first of equals
         if patience and best == len(self.accuracies) - 1:
             both = {"method": self.method.state_dict(), "head": self.head.state_dict()}
@@ -85,24 +102,15 @@ class Member:
     def state_dict(self) -> dict:
         return {
             "method": self.method.state_dict(), "head": self.head.state_dict(), "order": self.order.state_dict(),
-            "evaluated": self.evaluated, "accuracies": self.accuracies, "best": self.best, "stopped": self.stopped,
+            "evaluated": self.evaluated, "fitted": self.fitted, "accuracies": self.accuracies, "best": self.best,
+            "stopped": self.stopped,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("method", "head", "order"):
             getattr(self, name).load_state_dict(state[name])
-        self.evaluated, self.accuracies = state["evaluated"], state["accuracies"]
+        self.evaluated, self.fitted, self.accuracies = state["evaluated"], state["fitted"], state["accuracies"]
         self.best, self.stopped = state["best"], state["stopped"]
-
-
-def new_head(vit: VisionTransformer, classes: int, generator: torch.Generator) -> nn.Linear:
-    """A classifier on ``vit.pool``: normal weights of std 0.01, no bias."""
-    features = vit.config.width * (2 if vit.config.pool == "cls+mean" else 1)
-    head = nn.utils.skip_init(nn.Linear, features, classes).to(vit.patch.weight)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.01)
-        head.bias.zero_()
-    return head
 
 
 def pairs(vit: VisionTransformer, images, labels, k: int, what: str) -> list[tuple[Tensor, Tensor]]:
@@ -118,9 +126,7 @@ def pairs(vit: VisionTransformer, images, labels, k: int, what: str) -> list[tup
     for x, y in zip(images, labels, strict=True):
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"{len(x)} {what} and {len(y)} labels given; expected as many, and at least one")
-        if not isinstance(y, Tensor) or y.dtype != torch.long:
-            kind = getattr(y, "dtype", type(y).__name__)
-            raise TypeError(f"labels are {kind}; expected a tensor of torch.int64")
+        check_labels(y, vit)
         vit.check_images(x[:1])
     moved = {id(y): y.to(vit.patch.weight.device) for y in labels}
     return [(x, moved[id(y)]) for x, y in zip(images, labels, strict=True)]
@@ -132,16 +138,9 @@ def validation_pairs(vit: VisionTransformer, validation, k: int) -> list[tuple[T
     return pairs(vit, [x for x, _ in validation], [y for _, y in validation], k, "validation images")
 
 
-def count_classes(data: list, held_out: list, classes: int | None) -> int:
-    """The number of classes, given or from the training labels; no label lies outside."""
-    found = {int(y.max()) + 1 for _, y in data}
-    if classes is None and len(found) > 1:
-        raise ValueError(f"the runs' labels make {sorted(found)} classes; give their number as classes")
-    classes = classes or found.pop()
-    for _, y in [*data, *(pair for pair in held_out if pair is not None)]:
-        if y.min() < 0 or y.max() >= classes:
-            raise ValueError(f"labels lie in [{int(y.min())}, {int(y.max())}]; expected [0, {classes - 1}]")
-    return classes
+def share(vit: VisionTransformer, method: nn.Module | None, head: nn.Linear, images: Tensor, labels: Tensor) -> float:
+    """How much of labels or targets is met: ``accuracy`` or ``explained``; 1 where all is."""
+    return (explained if are_targets(labels) else accuracy)(vit, method, head, images, labels)
 
 
 @torch.no_grad()
@@ -150,12 +149,32 @@ def accuracy(
 ) -> float:
     """Top-1 accuracy, a share in [0, 1], of ``head`` on the pooled feature; without dropout. ``method`` may be None."""
     hits = 0
+    for scores, part in scored(vit, method, head, images, labels):
+        hits += (scores.argmax(-1).cpu() == part.cpu()).sum().item()
+    return hits / len(images)
+
+
+@torch.no_grad()
+def explained(
+    vit: VisionTransformer, method: nn.Module | None, head: nn.Linear, images: Tensor, targets: Tensor
+) -> float:
+    r"""Share of the targets' energy that is met, :math:`1 - \sum\|s - t\|^2 / \sum\|t\|^2` (at most 1; below 0 where 0
+    would be nearer), without dropout; ``targets`` (n, E)."""
+    missed = 0.0
+    for scores, part in scored(vit, method, head, images, targets):
+        missed += (scores.double() - part.double()).square().sum().item()
+    return 1 - missed / targets.double().square().sum().item()
+
+
+def scored(
+    vit: VisionTransformer, method: nn.Module | None, head: nn.Linear, images: Tensor, labels: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores of the images, 256 at a time and in evaluation mode, with what they are compared to."""
     with in_evaluation(method):
         for start in range(0, len(images), 256):
             part = images[start : start + 256]
-            scores = head(vit.pool(vit(part) if method is None else method.encode(vit, part)))
-            hits += (scores.argmax(-1).cpu() == labels[start : start + 256].cpu()).sum().item()
-    return hits / len(images)
+            pooled = vit.pool(vit(part) if method is None else method.encode(vit, part))
+            yield head(pooled), labels[start : start + 256]
 
 
 @contextlib.contextmanager
