@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import approximation, estimation, family, published, reachable
+from . import approximation, estimation, family, memorisation, published, reachable
 from .base import Claim
 
-MODULES = (family, published, estimation, approximation, reachable)
+MODULES = (family, published, estimation, approximation, reachable, memorisation)
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:

@@ -3,6 +3,7 @@
 from .alignment import kernel_alignment
 from .mass import cls_mass, norm_matched
 from .matched import Matched, matched_methods
+from .memorisation import Memorisation, memorisation
 from .patterns import content_divergence
 from .skills import Skill, skill
 from .states import prompt_states, state_variance
@@ -12,6 +13,7 @@ from .usage import Usage, gate_usage
 
 __all__ = [
     "Matched",
+    "Memorisation",
     "Skill",
     "Tangent",
     "Usage",
@@ -21,6 +23,7 @@ __all__ = [
     "gate_usage",
     "kernel_alignment",
     "matched_methods",
+    "memorisation",
     "norm_matched",
     "prompt_states",
     "skill",
