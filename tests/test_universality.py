@@ -51,6 +51,20 @@ def test_measured_errors_keep_below_the_bound(m, length):
             assert 0 < found.largest <= found.bound <= 2 * f.size
 
 
+def test_the_bound_counts_points_far_away():
+    """A kernel that is wide for a wave of high frequency: errors come from far points, not from the covering radius."""
+    wave = u.Waves(np.array([1.0]), np.array([[12.0, 0.0]]), np.zeros(1))
+    x, points, beta = on_sphere(1, 500), u.sphere_points(1, 256), 5.0
+    found = u.answer(u.head(1, beta), u.prompt_tokens(points, wave(points)[:, None]), x)[:, 0]
+    largest = np.abs(found - wave(x)).max()
+    near = wave.lipschitz * u.covering_radius(points) + wave.size * np.exp(-beta)
+    assert 2 * near < largest <= u.bound(wave, points, beta)
+    gates, chords = u.gates(u.head(1, beta), points, x), np.linalg.norm(x[:, None] - points, axis=2)
+    for r in (0.3, 1.0, 1.7):
+        far = (gates * (chords > r)).sum(1).max()
+        assert far <= 256 * np.exp(-beta * (r**2 - u.covering_radius(points) ** 2) / 2)
+
+
 def test_the_bound_says_something_and_falls():
     f = u.random_waves(1, 0, frequency=0.5)
     bounds = [u.bound(f, u.sphere_points(1, p), 8 / u.covering_radius(u.sphere_points(1, p)) ** 2) for p in (64, 512)]
