@@ -10,6 +10,7 @@ from .states import prompt_states, state_variance
 from .swap import class_information, swapped_hits
 from .tangent import Tangent, tangent_dimension
 from .usage import Usage, gate_usage
+from .wang import Wang, wang_pair
 
 __all__ = [
     "Matched",
@@ -17,6 +18,7 @@ __all__ = [
     "Skill",
     "Tangent",
     "Usage",
+    "Wang",
     "class_information",
     "cls_mass",
     "content_divergence",
@@ -30,4 +32,5 @@ __all__ = [
     "state_variance",
     "swapped_hits",
     "tangent_dimension",
+    "wang_pair",
 ]
