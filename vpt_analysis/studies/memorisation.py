@@ -28,12 +28,12 @@ CHOSEN = {  # rate with the highest share in the pilot, the smallest of equals; 
     "one-layer:vpt-deep": 0.1, "one-layer:prefix": 0.3, "one-layer:vapt": 0.1,
     "vit-micro:vpt-deep": 0.03, "vit-micro:vapt": 0.03,
 }  # fmt: skip
-DEPTH = ("vpt-deep", "vapt")  # mechanisms at every depth
+DEPTH = ("vpt-deep",)  # mechanisms at every depth
 LABELS = {"one-layer": 4, "depth": 4, "vit-micro": 64}  # classes
 TARGETS = {"one-layer": 1, "vit-micro": 8}  # numbers an image
 PILOT = {  # length and n, one that is hard for the mechanism
     "one-layer:vpt-deep": (16, 23), "one-layer:prefix": (4, 64), "one-layer:vapt": (4, 48),
-    "vit-micro:vpt-deep": (2, 24), "vit-micro:vapt": (2, 45),
+    "vit-micro:vpt-deep": (2, 24), "vit-micro:vapt": (2, 32),
 }  # fmt: skip
 
 
@@ -57,9 +57,9 @@ def config(tier: str) -> dict:
         "depths": [1, 2, 4], "depth_length": 4,
         "curves": {"one-layer": {"labels": ["vpt-deep", "prefix", "vapt"], "targets": ["vpt-deep", "vapt"]},
                    "vit-micro": {"labels": ["vpt-deep", "vapt"], "targets": ["vpt-deep"]}},
-        "steps": {"one-layer": 400, "vit-micro": 160, "depth": 400},
+        "steps": {"one-layer": 300, "vit-micro": 100, "depth": 300},
         "twice": {"one-layer": ["vpt-deep"], "vit-micro": ["vpt-deep"]},
-        "largest": {"one-layer": 256, "vit-micro": 128, "depth": 512}, "pilot": list(RATES),
+        "largest": {"one-layer": 256, "vit-micro": 90, "depth": 64}, "pilot": list(RATES),
     }  # fmt: skip
 
 
