@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from . import probe_command
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 OUT = Path("paper_figures") / "out"
 # What the package raises for input it cannot use: values, types, files, an extra that is not installed, and weights or
@@ -76,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--length", type=int, default=10, help="prompt tokens of a mechanism given by name (default: 10)")
     p.add_argument("--seed", type=int, default=0, help="initialisation of a mechanism given by name (default: 0)")
     p.add_argument("--out", required=True, type=Path, help="folder for pictures and table.csv")
+
+    p = _command(
+        commands, "probe", "measure one thing about any mechanism on any backbone", probe_command.EXAMPLES, probe
+    )
+    probe_command.add_flags(p)
 
     p = _command(commands, "pretrain", "train the bundled backbone again", PRETRAIN, pretrain)
     p.add_argument("--data", required=True, type=Path, help="packed images (.npz)")
@@ -178,6 +185,10 @@ def decompose(args: argparse.Namespace) -> int:
     from . import report
 
     return report.run(args.images, args.backbone, args.prompt, args.length, args.seed, args.out)
+
+
+def probe(args: argparse.Namespace) -> int:
+    return probe_command.run(args)
 
 
 def pretrain(args: argparse.Namespace) -> int:

@@ -47,7 +47,10 @@ COMMITTED = ROOT / "studies" / "committed"
 OUT = Path("paper_figures") / "out"
 TIERS = ("quick", "full", "committed")
 NEEDED = ("config", "inputs", "parts", "compute")
-SHOWS_ONLY = ("cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py", "claims/")
+SHOWS_ONLY = (
+    "cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py", "claims/", "probe_command.py",
+    "probe_output.py", "probes/commands.py", "probes/tables.py",
+)  # fmt: skip
 NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs", "scope", "notes"}
 COMPUTES_WITH = ("torch", "numpy", "scikit-learn", "pillow")
 
