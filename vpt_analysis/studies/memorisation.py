@@ -25,8 +25,8 @@ ENOUGH, RATIO, LOOKS = 0.99, 2**0.5, 10  # share that counts as fitted; grid of 
 PILOT_SEED = 1000  # none of the seeds of the results
 RATES = (0.01, 0.03, 0.1, 0.3)  # tried for each mechanism, the same for all
 CHOSEN = {  # rate with the highest share in the pilot, the smallest of equals; tests hold them to the committed one
-    "one-layer:vpt-deep": 0.1, "one-layer:prefix": 0.3, "one-layer:vapt": 0.1,
-    "vit-micro:vpt-deep": 0.03, "vit-micro:vapt": 0.03,
+    "one-layer:vpt-deep": 0.1, "one-layer:prefix": 0.3, "one-layer:vapt": 0.01,
+    "vit-micro:vpt-deep": 0.03, "vit-micro:vapt": 0.1,
 }  # fmt: skip
 DEPTH = ("vpt-deep",)  # mechanisms at every depth
 LABELS = {"one-layer": 4, "depth": 4, "vit-micro": 64}  # classes
