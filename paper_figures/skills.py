@@ -19,16 +19,16 @@ def cells(config: dict, model: str) -> list[tuple[str, str]]:
     from vpt_analysis.claims.skills import COMPOSED
     from vpt_analysis.studies.skills import kind
 
-    found = [(t, "composed" if t in COMPOSED else kind(model, t)) for t in config["tasks"][model]]
+    found = [(t, "composed" if t in COMPOSED else kind(model, t)) for m, t, _ in config["tasks"] if m == model]
     return sorted(found, key=lambda cell: KINDS.index(cell[1]))  # a stable sort
 
 
 def draw(arrays: dict[str, np.ndarray], config: dict):
     from vpt_analysis import plotting
 
-    models = list(config["tasks"])
+    models = list(dict.fromkeys(model for model, _, _ in config["tasks"]))
     figure = plotting.figure(plotting.PAGE, 3.1)
-    widths = [len(config["tasks"][model]) for model in models]
+    widths = [len(cells(config, model)) for model in models]
     axes = figure.subplots(1, len(models), sharey=True, width_ratios=widths)
     for ax, model in zip(np.atleast_1d(axes), models, strict=True):
         draw_model(ax, arrays, config, model)
@@ -106,29 +106,30 @@ def over_seeds(shares: np.ndarray):
 def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
     from vpt_analysis.claims.skills import published
 
-    seeds, steps = len(config["seeds"]), config["steps"]
+    seeds, models = len(config["seeds"]), list(dict.fromkeys(model for model, _, _ in config["tasks"]))
+    steps = ", ".join(f"{n:,} ({model}, {_task(task)})" for model, task, n in config["tasks"])
     sizes = "; ".join(
         f"{model} "
         + ", ".join(
-            f"{method} {int(arrays[f'{model}:{tasks[0]}:{method}/parameters']):,}" for method in config["methods"]
+            f"{method} {int(arrays[f'{model}:{cells(config, model)[0][0]}:{method}/parameters']):,}"
+            for method in config["methods"]
         )
-        for model, tasks in config["tasks"].items()
+        for model in models
     )
     printed = "; ".join(f"{row['printed']} {row['accuracy']:g} %" for row in published())
     listed = ". ".join(
-        f"{model}, {TASKS[task].replace(chr(10), ' ')} ({kind}): "
+        f"{model}, {_task(task)} ({kind}): "
         + ", ".join(
             _words(method, over_seeds(100 * arrays[f"{model}:{task}:{method}/whole"])) for method in config["methods"]
         )
-        for model in config["tasks"]
+        for model in models
         for task, kind in cells(config, model)
     )
     return (
         f"Two Transformers of sequences of 9 symbols of 8 kinds, frozen with their readouts: toy-sort (one layer, one "
         f"head) was trained to sort ascending, toy-mixture (three layers, four heads) on four tasks without being told "
-        f"which. Each method learns one task at a time, {steps['new']:,} steps ({steps['elicited']:,} for tasks that "
-        f"the model was trained on) of {config['batch']} fresh sequences, at the best of {len(config['rates'])} "
-        f"learning rates by validation sequences. Filled marks: mean over {_seeds(seeds)} of the share of "
+        f"which. Each method learns one task at a time from {config['batch']} fresh sequences a step, in steps: "
+        f"{steps}; at the best of {len(config['rates'])} learning rates by validation sequences. Filled marks: mean over {_seeds(seeds)} of the share of "
         f"n = {config['test']:,} test sequences with every symbol right; small marks: the seeds; bars: 95 % bootstrap "
         f"intervals over seeds. Dotted lines: 5 % and 50 %, the bounds of claim C17. Sums are modulo 8; histogram: how "
         f"often the own symbol occurs (the papers' double histogram). Trained parameters: {sizes}.\n\nHollow marks: "
@@ -136,6 +137,10 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"that write the answer symbol by symbol, with prefixes of 1 to 12 and up to 40,000 iterations: of the same "
         f"tasks, not of the same experiment.\n\nWhole sequences right: {listed}."
     )
+
+
+def _task(task: str) -> str:
+    return TASKS[task].replace("\n", " ")
 
 
 def _seeds(count: int) -> str:

@@ -17,7 +17,8 @@ from vpt_analysis.studies import skills as study
 from vpt_analysis.studies import tasks
 
 FULL = study.config("full")
-JUDGED = ("toy-sort, descending", "toy-sort, add-1", "toy-sort, histogram", "toy-mixture, histogram")
+JUDGED = ("toy-sort, descending", "toy-sort, add-1", "toy-mixture, histogram")
+OLD = [task for model, task, _ in FULL["tasks"] if study.kind(model, task) == "elicited"]
 
 
 def planted(config: dict = FULL, spread: float = 0.01, **levels: float) -> dict[str, np.ndarray]:
@@ -48,7 +49,7 @@ def test_every_method_has_every_task_of_both_models(tier):
     config = study.config(tier)
     parts = study.parts(config)
     assert {p["method"] for p in parts} == set(study.METHODS) and {p["model"] for p in parts} == set(study.NEW)
-    assert len({p["name"] for p in parts}) == len(parts) == 6 * sum(map(len, config["tasks"].values()))
+    assert len({p["name"] for p in parts}) == len(parts) == 6 * len(config["tasks"])
     for which in {(p["model"], p["task"]) for p in parts}:  # equal tuning and equal steps
         same = [{k: v for k, v in p.items() if k not in ("name", "method", "options")} for p in parts
                 if (p["model"], p["task"]) == which]  # fmt: skip
@@ -58,9 +59,10 @@ def test_every_method_has_every_task_of_both_models(tier):
 
 def test_the_full_tier_has_seeds_for_intervals_and_all_kinds_of_tasks():
     assert len(FULL["seeds"]) >= 3 and len(FULL["rates"]) >= 3
-    kinds = {(model, t, study.kind(model, t)) for model, found in FULL["tasks"].items() for t in found}
-    assert {t for m, t, kind in kinds if (m, kind) == ("toy-sort", "new")} == {"descending", "add-1", "histogram"}
-    assert {t for m, t, kind in kinds if kind == "elicited"} == set(study.ELICITED)
+    kinds = {(model, t, study.kind(model, t)) for model, t, _ in FULL["tasks"]}
+    assert {t for m, t, kind in kinds if (m, kind) == ("toy-sort", "new")} == {"descending", "add-1"}
+    assert {t for m, t, kind in kinds if (m, kind) == ("toy-mixture", "new")} == {"ascending-add-1", "histogram"}
+    assert 0 < len(OLD) and set(OLD) <= set(study.ELICITED)
     assert not {m for m, _, kind in kinds if kind == "elicited"} - {"toy-mixture"}
 
 
@@ -82,10 +84,18 @@ def test_a_small_part_has_the_arrays_that_the_docstring_names(name):
 
 def test_scope_and_notes_name_what_limits_the_verdicts():
     found = judged(planted(lora=0.9))
-    for words in ("toy-sort", "toy-mixture", "3,200", "6,144", "200 or 700 steps", "3 seeds", "2,000 test"):
+    for words in (
+        "toy-sort",
+        "toy-mixture",
+        "3,200",
+        "6,144",
+        "1,800 (toy-mixture, histogram)",
+        "3 seeds",
+        "2,000 test",
+    ):
         assert words in found.scope, words
     said = " ".join(found.notes)
-    for words in ("causal GPT", "modulo 8", "75 %", "double histogram", "steps bound"):
+    for words in ("causal GPT", "modulo 8", "75 %", "double histogram", "numbers of steps bound"):
         assert words in said, words
 
 
@@ -131,16 +141,16 @@ def test_one_task_that_differs_leaves_the_claim_inconclusive():
 
 def test_elicited_skills_and_compositions_are_reported_and_judge_nothing():
     arrays = planted(prefix=0.01, lora=0.9)
-    for task in (*study.ELICITED, "ascending-add-1"):
+    for task in (*OLD, "ascending-add-1"):
         arrays[f"toy-mixture:{task}:prefix/whole"] = np.full(3, 0.97)
     found = judged(arrays)
     assert found.verdict == "supported"
     (case,) = (c for c in found.cases if c.name == "toy-mixture, histogram")
     shown = {f.what: f.estimate for f in case.figures if f.what.endswith("by prefix (%)") and not f.judged}
-    assert shown == {f"elicited: {t} by prefix (%)": 97.0 for t in study.ELICITED} | {
+    assert shown == {f"elicited: {t} by prefix (%)": 97.0 for t in OLD} | {
         "composition: ascending-add-1 by prefix (%)": 97.0
     }
-    assert not any("elicited" in f.what for c in found.cases[:3] for f in c.figures)
+    assert not any("elicited" in f.what for c in found.cases[:2] for f in c.figures)
 
 
 def test_one_seed_decides_nothing():
@@ -156,7 +166,8 @@ def test_the_papers_numbers_stand_beside_ours():
         ("toy-mixture", "add-2", "prefix", 99.25), ("toy-mixture", "histogram", "lora", 92.38),
         ("toy-mixture", "ascending-add-1", "prefix", 71.59),
     }  # fmt: skip
-    assert all(r["task"] in FULL["tasks"][r["model"]] and r["method"] in study.METHODS for r in rows)
+    cells = {(model, task) for model, task, _ in FULL["tasks"]}
+    assert all((r["model"], r["task"]) in cells and r["method"] in study.METHODS for r in rows)
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------
@@ -170,12 +181,13 @@ def test_the_figure_shows_every_mean_and_the_papers_numbers(tier, tmp_path):
     with plotting.style():
         drawn = figure.draw(arrays, config)
         plotting.save(drawn, tmp_path / "skills.png")
-    assert [ax.get_xlabel() for ax in drawn.axes] == [f"task, {m}" for m in config["tasks"]]
+    assert [ax.get_xlabel() for ax in drawn.axes] == [f"task, {m}" for m in study.models(config)]
     assert drawn.axes[0].get_ylabel() == "whole sequences right (%)"
-    for ax, (model, found) in zip(drawn.axes, config["tasks"].items(), strict=True):
+    for ax, model in zip(drawn.axes, study.models(config), strict=True):
+        found = [task for task, _ in figure.cells(config, model)]
         points = {(round(float(line.get_xdata()[0]), 6), round(float(line.get_ydata()[0]), 6)) for line in ax.lines
                   if np.size(line.get_xdata()) == 1}  # fmt: skip
-        for x, (task, _) in enumerate(figure.cells(config, model)):
+        for x, task in enumerate(found):
             for i, method in enumerate(config["methods"]):
                 mean = 100 * arrays[f"{model}:{task}:{method}/whole"].mean()
                 assert (round(figure.position(config, x, i), 6), round(mean, 6)) in points
@@ -187,7 +199,7 @@ def test_the_figure_shows_every_mean_and_the_papers_numbers(tier, tmp_path):
 
 def test_the_caption_has_the_numbers():
     said = figure.caption(planted(prefix=0.11, lora=0.9), FULL)
-    for words in ("n = 2,000", "3 seeds", "95 %", "LoRA 90.0 % [89.0, 91.0]", "prefix (static) 11.0 %", "700 steps",
+    for words in ("n = 2,000", "3 seeds", "95 %", "LoRA 90.0 % [89.0, 91.0]", "prefix (static) 11.0 %", "1,800 (toy-mixture, histogram)",
                   "lora 3,000", "92.38 %", "toy-mixture, ascending, then add 1 (composed)"):  # fmt: skip
         assert words in said, words
 
@@ -197,7 +209,7 @@ def test_the_caption_has_the_numbers():
 
 def test_committed_results_belong_to_the_shipped_weights_and_counts_are_equal():
     arrays, record = sweep.committed("skills")
-    for model in FULL["tasks"]:
+    for model in study.models(FULL):
         assert record["inputs"][f"weights of {model}"] == digest_file(tasks.weights(model))
     for part in study.parts(record["config"]):
         parameters = int(arrays[f"{part['name']}/parameters"])

@@ -35,7 +35,7 @@ def right(results: Results, model: str, task: str, method: str, what: str = "who
 
 def judged_tasks(results: Results) -> list[tuple[str, str]]:
     """Model and task of every case."""
-    return [(m, t) for m, found in results.config["tasks"].items() for t in found if t in NEW[m] and t not in COMPOSED]
+    return [(m, t) for m, t, _ in results.config["tasks"] if t in NEW[m] and t not in COMPOSED]
 
 
 def ruling(prefix: Interval, lora: Interval) -> str:
@@ -73,7 +73,7 @@ def token_figures(results: Results, model: str, task: str) -> list[Figure]:
 def beside(results: Results, model: str) -> list[Figure]:
     """Pretrained skills and compositions of them."""
     found = []
-    for task in results.config["tasks"][model]:
+    for task in (task for other, task, _ in results.config["tasks"] if other == model):
         said = "elicited" if kind(model, task) == "elicited" else "composition" if task in COMPOSED else None
         if said:
             found += [
