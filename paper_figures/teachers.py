@@ -69,7 +69,8 @@ def draw_teacher(ax, arrays: dict, config: dict, teacher: str) -> None:
     ax.axhline(constant, color=plotting.QUIET, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, label="one vector added")
     for i, (name, label) in enumerate(FITS.items()):
         value = arrays[f"fits:{teacher}:{config['seeds'][0]}/{name}"]
-        ax.plot(config["fit_length"], np.maximum(value, LEAST), **plotting.SERIES[4 + i] | {"linestyle": ""},
+        beside = config["fit_length"] * (0.8, 1.25)[i]  # both at one length, and often at nearly one share
+        ax.plot(beside, np.maximum(value, LEAST), **plotting.SERIES[4 + i] | {"linestyle": ""},
                 markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, label=label, zorder=4)  # fmt: skip
     ax.set(xscale="log", yscale="log", ylim=(0.8 * LEAST, 2))
     ax.set_xticks([1, 10, 100], ["1", "10", "100"])
@@ -89,6 +90,7 @@ def draw_universal(ax, arrays: dict, config: dict) -> None:
             i += 1
     ax.set(xscale="log", yscale="log", title="constructed head", xlabel="P, prompts", ylabel="relative error")
     ax.minorticks_off()
+    ax.set_ylim(bottom=ax.get_ylim()[0] ** 1.6)  # room for the legend below the curves
     ax.legend(loc="lower left", fontsize=5.5)
 
 
@@ -101,7 +103,7 @@ def places(config: dict) -> list[tuple[str, str, int, str]]:
             continue
         lengths = config["lengths"][place]
         at = lengths.index(length) if length in lengths else 1
-        static = "any P ≥" if place == "first" else f"P = {lengths[at]}"
+        static = "any P" if place == "first" else f"P = {lengths[at]}"
         found += [
             (place, "any_length" if place == "first" else "static", 0 if place == "first" else at,
              f"{words}static\n{static}"),
@@ -144,10 +146,10 @@ def draw_samples(ax, arrays: dict, config: dict, teacher: str) -> None:
         plotting.interval(ax, n, mean.mean(1), low.min(1), high.max(1), series=i, label=label, size=3.0)
         floor = spread(arrays, config, f"samples:{teacher}", f"{name}/floor")[0]
         ax.axhline(float(floor), color=plotting.SERIES[i]["color"], linewidth=0.7, zorder=1)
-    ax.set(xscale="log", yscale="log", xlabel="n, images", title=f"{NAMES[teacher]}, P = {config['fit_length']}")
+    ax.set(xscale="log", yscale="log", xlabel="n, images", title=NAMES[teacher])
     ax.set_ylabel("risk, share of energy")
     ax.minorticks_off()
-    ax.legend(fontsize=5.5)
+    ax.legend(loc="upper right", fontsize=5.5)
 
 
 def slope(arrays: dict, config: dict, m: str, name: str = "sampled"):
@@ -174,11 +176,13 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"VAPT, by {config['fit_steps']} steps (one draw). “Read another image” has as many columns as “read the "
         f"image” and no input: what it gains is counting. Dotted: static prompts on other images. Floors "
         f"below {LEAST:g} are drawn at {LEAST:g}; 0 is below {ZERO:.0e}.\n\n"
-        f"Static against adaptive, P = {lengths[-1]} static against {config['copied'][-1]} copies (all tokens; VAPT "
+        f"The same gates, P = {_at(config)}; static values, values that read another image, values that read "
+        f"the image (what is read changes with P, so that these need not fall with it): "
+        f"{'; '.join(_same_gates(arrays, config, t) for t in config['teachers'])}. Static against adaptive, P = {lengths[-1]} static against {config['copied'][-1]} copies (all tokens; VAPT "
         f"reads patches only): {'; '.join(_against(arrays, config, t) for t in config['teachers'])}. A copy of every "
         f"token makes any linear value update by construction. First layer, CLS: all images share the query, so that "
-        f"static prompts of any length stay above the proved bounds of the table ({_gaps(arrays, config)}).\n\n"
-        f"Below right: values at the keys found, fitted to n images with noise of the change's energy, "
+        f"static prompts of any length stay above the bounds in the table's first column, which are proved ({_gaps(arrays, config)}).\n\n"
+        f"Below right: values at the keys found (P = {config['fit_length']}), fitted to n images with noise of the change's energy, "
         f"{config['draws']} samples and {draws}; lines: means, bars: range, levels: floors. Constructed head: static "
         f"prompts as von Mises–Fisher kernels on S^m, {config['functions']} random functions, medians and quartiles of "
         f"the error over fresh inputs, with values sampled from the function or the best ones (exact given the keys). "
@@ -213,6 +217,19 @@ def _against(arrays: dict, config: dict, teacher: str) -> str:
     part = f"floors:middle:{teacher}"
     static, fresh, copied = (spread(arrays, config, part, name)[0][-1] for name in ("static", "fresh", "copies"))
     return f"{NAMES[teacher]} {_number(static)} (other images {_number(fresh)}) against {_number(copied)}"
+
+
+def _at(config: dict) -> int:
+    """The length at which students are compared: that of the fits, or the longest where it was not computed."""
+    lengths = config["lengths"]["middle"]
+    return config["fit_length"] if config["fit_length"] in lengths else lengths[-1]
+
+
+def _same_gates(arrays: dict, config: dict, teacher: str) -> str:
+    at, part = config["lengths"]["middle"].index(_at(config)), f"floors:middle:{teacher}"
+    return f"{NAMES[teacher]} " + ", ".join(
+        _number(spread(arrays, config, part, name)[0][at]) for name in ("static", "read/swapped", "read")
+    )
 
 
 def _number(value: float) -> str:

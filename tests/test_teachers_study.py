@@ -186,6 +186,8 @@ def test_the_caption_has_the_numbers_and_says_what_is_exact():
     listed = "600 images|3 draws|Exact given the keys|Upper bounds|the other one ends 20 % higher|S^1 −2.00|S^2 −1.00"
     for words in (*listed.split("|"), "at most 0.25 of the proved bound", "within 0.1 %", "95 % intervals"):
         assert words in said, words
+    ten = 0.5 * 10**-0.5 * 1.1
+    assert f"constant shift {ten:.2g}, {0.9 * ten:.2g}, {0.3 * ten:.2g};" in said
     worse = arrays | {"floors:middle:class:2/slack": np.array(1e-5), "universal:2/largest": arrays["universal:2/bound"]}
     said = figure.caption(worse, config)
     assert "numerical slack ≤ 1e-05" in said and "at most 1.00 of the proved bound" in said
