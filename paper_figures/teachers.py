@@ -149,6 +149,7 @@ def draw_samples(ax, arrays: dict, config: dict, teacher: str) -> None:
     ax.set(xscale="log", yscale="log", xlabel="n, images", title=NAMES[teacher])
     ax.set_ylabel("risk, share of energy")
     ax.minorticks_off()
+    ax.set_ylim(top=5 * ax.get_ylim()[1])  # room for the legend
     ax.legend(loc="upper right", fontsize=5.5)
 
 
@@ -176,13 +177,15 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"VAPT, by {config['fit_steps']} steps (one draw). “Read another image” has as many columns as “read the "
         f"image” and no input: what it gains is counting. Dotted: static prompts on other images. Floors "
         f"below {LEAST:g} are drawn at {LEAST:g}; 0 is below {ZERO:.0e}.\n\n"
-        f"The same gates, P = {_at(config)}; static values, values that read another image, values that read "
-        f"the image (what is read changes with P, so that these need not fall with it): "
-        f"{'; '.join(_same_gates(arrays, config, t) for t in config['teachers'])}. Static against adaptive, P = {lengths[-1]} static against {config['copied'][-1]} copies (all tokens; VAPT "
-        f"reads patches only): {'; '.join(_against(arrays, config, t) for t in config['teachers'])}. A copy of every "
-        f"token makes any linear value update by construction. First layer, CLS: all images share the query, so that "
-        f"static prompts of any length stay above the bounds in the table's first column, which are proved ({_gaps(arrays, config)}).\n\n"
-        f"Below right: values at the keys found (P = {config['fit_length']}), fitted to n images with noise of the change's energy, "
+        f"The same gates, P = {_at(config)}; static values, values that read another image, values that read the image "
+        f"(what is read changes with P, so that these need not fall with it): "
+        f"{'; '.join(_same_gates(arrays, config, t) for t in config['teachers'])}. Static against adaptive, "
+        f"P = {lengths[-1]} static against {config['copied'][-1]} copies (all tokens; VAPT reads patches only): "
+        f"{'; '.join(_against(arrays, config, t) for t in config['teachers'])}. A copy of every token makes any linear "
+        f"value update by construction. First layer, CLS: all images share the query, so that static prompts of any "
+        f"length stay above the bounds in the table's first column, which are proved ({_gaps(arrays, config)}).\n\n"
+        f"Below right: values at the keys found (P = {config['fit_length']}), fitted to n images with noise of the "
+        f"change's energy, "
         f"{config['draws']} samples and {draws}; lines: means, bars: range, levels: floors. Constructed head: static "
         f"prompts as von Mises–Fisher kernels on S^m, {config['functions']} random functions, medians and quartiles of "
         f"the error over fresh inputs, with values sampled from the function or the best ones (exact given the keys). "
