@@ -154,10 +154,10 @@ def test_longer_prompts_memorise_more():
 @pytest.mark.parametrize("kind", ["labels", "targets"])
 def test_the_answer_does_not_depend_on_what_is_trained_together(kind, monkeypatch):
     """The same sizes one by one and all in one bank; and banks cut into several passes."""
-    sizes, vit = [1, 2, 3, 5, 8], small()
+    sizes, vit = [1, 3, 6], small()
     one, all_, cut = (
-        memorisation(vit, "norga", 3, sizes, PLAN, kind=kind, outputs=3, at_once=k, seed=4)
-        for k in (1, 5, 5)
+        memorisation(vit, "norga", 3, sizes, replace(PLAN, steps=16), kind=kind, outputs=3, at_once=k, seed=4)
+        for k in (1, 3, 3)
         if monkeypatch.setattr("vpt_analysis.training.FOLD", 10**6 if k == 1 else 400) is None
     )
     for other in (all_, cut):
@@ -167,27 +167,28 @@ def test_the_answer_does_not_depend_on_what_is_trained_together(kind, monkeypatc
 
 
 def test_relabelled_classes_with_a_relabelled_head_are_the_same_task(monkeypatch):
-    vit, sizes, order = small(), [2, 4, 8, 16], torch.tensor([2, 0, 3, 1])
+    vit, sizes, order = small(), [2, 4, 8], torch.tensor([2, 0, 3, 1])
     head = probe.random_head(vit, probe.noise(vit, 32, torch.Generator().manual_seed(7)), 4,
                              torch.Generator().manual_seed(8))  # fmt: skip
-    one = memorisation(vit, "vapt", 2, sizes, PLAN, outputs=4, head=head, seed=3)
+    plan = replace(PLAN, steps=24)
+    one = memorisation(vit, "vapt", 2, sizes, plan, outputs=4, head=head, seed=3)
     moved = nn.Linear(16, 4).double()
     with torch.no_grad():
         moved.weight.copy_(head.weight[order.argsort()])  # row order[c] of the new head is row c of the old
         moved.bias.copy_(head.bias[order.argsort()])
     draw = probe.random_answers
     monkeypatch.setattr(probe, "random_answers", lambda *a: order[draw(*a)])
-    other = memorisation(vit, "vapt", 2, sizes, PLAN, outputs=4, head=moved, seed=3)
+    other = memorisation(vit, "vapt", 2, sizes, plan, outputs=4, head=moved, seed=3)
     assert one.fitted == other.fitted > 0
     np.testing.assert_allclose(one.shares, other.shares, atol=1e-12)
     monkeypatch.setattr(probe, "random_answers", draw)
-    assert not np.allclose(memorisation(vit, "vapt", 2, one.sizes.tolist(), PLAN, outputs=4, head=moved, seed=3,
-                                        at_once=50).shares, one.shares)  # fmt: skip
+    wrong = memorisation(vit, "vapt", 2, one.sizes.tolist(), plan, outputs=4, head=moved, seed=3, at_once=50)
+    assert not np.allclose(wrong.shares, one.shares)
 
 
 def test_same_seed_same_bits_and_another_seed_other_data():
     vit, sizes = small(torch.float32), [2, 4, 8]
-    runs = [memorisation(vit, "vpt-deep", 2, sizes, PLAN, seed=s, at_once=3) for s in (0, 0, 1)]
+    runs = [memorisation(vit, "vpt-deep", 2, sizes, replace(PLAN, steps=8), seed=s, at_once=3) for s in (0, 0, 1)]
     assert np.array_equal(runs[0].shares, runs[1].shares) and not np.array_equal(runs[0].shares, runs[2].shares)
 
 
