@@ -94,8 +94,8 @@ def test_pictures_and_data_sets(backbone, tmp_path, capsys):
     assert "3 images of pictures" in capsys.readouterr().out
     assert probe(backbone, "information", "--images", folder) == 2
     assert "needs labels" in capsys.readouterr().err
-    assert probe(backbone, "spectrum", "--images", "shapes-count", "--split", "train", "--count", "10") == 0
-    assert "10 images of shapes-count/train" in capsys.readouterr().out
+    assert probe(backbone, "spectrum", "--images", "digits", "--split", "train", "--count", "10") == 0
+    assert "10 images of digits/train" in capsys.readouterr().out
 
 
 def test_mechanisms_of_a_users_own(backbone, tmp_path, monkeypatch, capsys):
@@ -162,7 +162,7 @@ def test_tables_are_aligned_and_say_what_is_missing():
               "mechanism": "m", "parameters": 1234, "backbone": {"source": "b"}}  # fmt: skip
     lines = probe_output.text(table, record).splitlines()
     assert lines[1] == "m, 3 prompts (not trained, 1,234 parameters) on b; seed 0"
-    assert lines[3:6] == ["layer       mass (share)", "    1  0.5 [0.25, 0.75]", "   12              none"]
+    assert lines[3:6] == ["layer      mass (share)", "    1  0.5 [0.25, 0.75]", "   12              none"]
     assert probe_output.records(table)[1] == {
         "layer": 12, "quantity": "mass", "unit": "share", "estimate": None, "low": None, "high": None
     }  # fmt: skip
