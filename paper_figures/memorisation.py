@@ -71,7 +71,7 @@ def draw_depth(ax, arrays: dict, config: dict) -> None:
 
 
 def draw_bits(ax, arrays: dict, config: dict) -> None:
-    """Bits of labels stored a parameter against the number of parameters; vit-micro hollow."""
+    """Bits of labels stored a parameter against the number of parameters; those of vit-micro hollow."""
     from vpt_analysis import plotting
 
     for backbone in config["lengths"]:
@@ -81,7 +81,8 @@ def draw_bits(ax, arrays: dict, config: dict) -> None:
             hollow = {"markerfacecolor": "white"} if backbone == "vit-micro" else {}
             ax.plot(parameters.mean(1), means(bits)[0] / parameters.mean(1), markersize=3.5, **look | hollow)
     ax.set(xscale="log", yscale="log", xlabel="trained parameters", ylabel="bits a parameter",
-           title="labels (filled: one layer, hollow: vit-micro)")  # fmt: skip
+           title="labels (hollow: vit-micro)")  # fmt: skip
+    ax.minorticks_off()
 
 
 def plain_ticks(ax, ticks: np.ndarray) -> None:
