@@ -126,7 +126,7 @@ def means(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
     from vpt_analysis.claims.base import Results
-    from vpt_analysis.claims.memorisation import against, gain
+    from vpt_analysis.claims.memorisation import against, gain, usable
 
     results, slopes = Results(arrays, config, STUDY), []
     for backbone in config["lengths"]:
@@ -134,8 +134,14 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
             said = []
             for mechanism in in_order(mechanisms):
                 found = against(results, backbone, mechanism, kind, "length")
-                said.append(f"{SHORT[mechanism]} " + ("not judged" if found is None else _words(found)))
-            slopes.append(f"{BACKBONES[backbone]}, {kind}: {'; '.join(said)}")
+                keep = usable(results, backbone, mechanism, kind)
+                out = [str(p) for p, kept in zip(config["lengths"][backbone], keep, strict=True) if not kept]
+                said.append(
+                    f"{SHORT[mechanism]} "
+                    + ("not judged" if found is None else _words(found))
+                    + (f" (without P = {', '.join(out)})" if out else "")
+                )
+            slopes.append(f"{BACKBONES[backbone].capitalize()}, {kind}: {'; '.join(said)}")
     gains = [
         f"{SHORT[m]} on {BACKBONES[b]} {_words(gain(results, b, m))}"
         for b in config["lengths"]
@@ -151,13 +157,15 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"Points: geometric means over {len(config['seeds'])} seeds (images, answers, heads, starts), bars: 95 % "
         f"bootstrap intervals over seeds; best of {config['restarts']} starts at every n; steps of "
         f"{config['batch']} images: {steps}. An n of 0 is drawn as ½; arrows: some seed fitted all sizes. Slopes of "
-        f"log n on log P. {'. '.join(slopes)}. Depths {', '.join(map(str, config['depths']))}: n = {depths}."
+        f"log n on log P, without lengths where a seed fitted nothing, or all. {'. '.join(slopes)}. Depths "
+        f"{', '.join(map(str, config['depths']))}: n = {depths}."
         + (f" Twice the steps at the largest P multiply n by: {'; '.join(gains)}." if gains else "")
         + "\n\nWhat follows. A fitted n is a lower bound: it is what training finds in the steps that it has, and "
         "where twice the steps find more, slopes are too small at the end that matters. With one layer read at CLS all "
-        "images ask with one query, so static prompts move all of them alike: what they memorise there says what that "
-        "leaves. VAPT's parameters hardly grow with P, for its projector is shared, so a flat curve against P is not "
-        "little memory: see bits a parameter."
+        "images ask with one query, so a head's static prompts add one vector to all of them, more of it or less: "
+        "depth 1 is what that leaves. Where the shortest prompts fit nothing, curves may rise from there more steeply "
+        "than the slopes of the rest say. VAPT's parameters hardly grow with P, for its projector is shared, so a flat "
+        "curve against P is not little memory: see bits a parameter."
     )
 
 

@@ -138,6 +138,8 @@ CLAIMS = (
             "A found n is a lower bound: training from a few starts in a fixed number of steps did not fit more. "
             "Longer prompts that would need more steps make slopes too small, which favours support; what twice the "
             "steps change at the largest P says how much.",
+            "A length where a seed fits not even one image has no logarithm and is left out: where those are the "
+            "shortest prompts, the curve may begin more steeply than the slope of the rest says.",
         ),
     ),
 )
