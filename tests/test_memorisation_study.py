@@ -13,7 +13,9 @@ from vpt_analysis import claims, plotting, sweep
 from vpt_analysis.claims import memorisation as rule
 from vpt_analysis.claims.base import Results
 from vpt_analysis.probes.memorisation import stored_bits
+from vpt_analysis.storage import digest_file
 from vpt_analysis.studies import memorisation as study
+from vpt_analysis.studies import tasks
 
 FULL = study.config("full")
 ARRAYS = {"fitted", "failed", "parameters", "bits", "sizes", "shares"}
@@ -229,6 +231,12 @@ def stored() -> tuple[dict, dict]:
         pytest.skip("no committed results: vpt-analysis study memorisation --tier full --commit")
     arrays, record = sweep.committed("memorisation")
     return arrays, record["config"]
+
+
+def test_they_belong_to_the_shipped_weights():
+    stored()
+    _, record = sweep.committed("memorisation")
+    assert record["inputs"]["weights"] == digest_file(tasks.weights(record["config"]["pretrained"]))
 
 
 def test_rates_are_those_that_the_committed_pilot_chose():

@@ -39,7 +39,7 @@ PILOT = {  # length and n, one that is hard for the mechanism
 
 def config(tier: str) -> dict:
     common = {
-        "backbone": "vit-micro",
+        "pretrained": "vit-micro",
         "rates": CHOSEN,
         "labels": LABELS,
         "targets": TARGETS,
@@ -66,7 +66,7 @@ def config(tier: str) -> dict:
 def inputs(config: dict) -> dict[str, Path]:
     from . import tasks
 
-    return {"weights": tasks.weights(config["backbone"])}
+    return {"weights": tasks.weights(config["pretrained"])}
 
 
 def parts(config: dict) -> list[dict]:
