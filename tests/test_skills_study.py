@@ -21,6 +21,12 @@ JUDGED = ("toy-sort, descending", "toy-sort, add-1", "toy-mixture, histogram")
 OLD = [task for model, task, _ in FULL["tasks"] if study.kind(model, task) == "elicited"]
 
 
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch):
+    """Of three seeds 300 resamples have the same range as 10,000."""
+    monkeypatch.setattr(claim, "RESAMPLES", 300)
+
+
 def planted(config: dict = FULL, spread: float = 0.01, **levels: float) -> dict[str, np.ndarray]:
     """Shares of whole sequences around a level a method ("vpt_deep" for "vpt-deep"), half of the rest for tokens."""
     arrays = {}
@@ -32,6 +38,7 @@ def planted(config: dict = FULL, spread: float = 0.01, **levels: float) -> dict[
             "tokens": 0.5 + whole / 2,
             "before": np.array([0.0, 0.3]),
             "parameters": np.array(3_000),
+            "rate": np.array(0.5 if part["method"] == "prefix" else 0.05),
         }
         arrays |= {f"{part['name']}/{name}": value for name, value in made.items()}
     return arrays
@@ -103,7 +110,7 @@ def test_scope_and_notes_name_what_limits_the_verdicts():
 
 
 def test_bounds_and_resamples_are_those_of_the_rule():
-    assert (claim.LITTLE, claim.LEARNED, claim.RESAMPLES) == (5.0, 50.0, 10_000)
+    assert (claim.LITTLE, claim.LEARNED) == (5.0, 50.0) and "RESAMPLES = 10_000" in inspect.getsource(claim)
     assert "before any result of the full tier was seen" in inspect.getdoc(claim)
 
 
@@ -153,6 +160,13 @@ def test_elicited_skills_and_compositions_are_reported_and_judge_nothing():
     assert not any("elicited" in f.what for c in found.cases[:2] for f in c.figures)
 
 
+def test_rates_at_the_edge_of_those_tried_are_named():
+    names = {f.what for f in judged(planted(lora=0.9)).cases[0].figures if "rate chosen" in f.what and not f.judged}
+    assert names == {"prefix, rate chosen (largest tried)"} | {
+        f"{m}, rate chosen" for m in study.METHODS if m != "prefix"
+    }
+
+
 def test_one_seed_decides_nothing():
     config = FULL | {"seeds": [0]}
     found = judged(planted(config, prefix=0.0, lora=1.0), config)
@@ -199,7 +213,8 @@ def test_the_figure_shows_every_mean_and_the_papers_numbers(tier, tmp_path):
 
 def test_the_caption_has_the_numbers():
     said = figure.caption(planted(prefix=0.11, lora=0.9), FULL)
-    for words in ("n = 2,000", "3 seeds", "95 %", "LoRA 90.0 % [89.0, 91.0]", "prefix (static) 11.0 %", "1,800 (toy-mixture, histogram)",
+    for words in ("n = 2,000", "3 seeds", "95 %", "LoRA 90.0 % [89.0, 91.0]", "prefix (static) 11.0 %",
+                  "1,800 (toy-mixture, histogram)",
                   "lora 3,000", "92.38 %", "toy-mixture, ascending, then add 1 (composed)"):  # fmt: skip
         assert words in said, words
 

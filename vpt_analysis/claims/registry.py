@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import approximation, estimation, family, memorisation, published, reachable
+from . import approximation, estimation, family, memorisation, published, reachable, skills
 from .base import Claim
 
-MODULES = (family, published, estimation, approximation, reachable, memorisation)
+MODULES = (family, published, estimation, approximation, reachable, memorisation, skills)
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:

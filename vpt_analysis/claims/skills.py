@@ -61,12 +61,17 @@ def skills(results: Results) -> list[Case]:
 
 
 def token_figures(results: Results, model: str, task: str) -> list[Figure]:
-    """Single answers right, by method and before anything is trained."""
+    """Single answers right, by method and before anything is trained; the rates that were chosen, and whether they are
+    the last ones that were tried."""
     (before,) = results.finite(f"{model}:{task}:prefix/before")
     figures = [
         number(f"{m}, single answers (%)", right(results, model, task, m, "tokens"), judged=False)
         for m in results.config["methods"]
     ]
+    for method in results.config["methods"]:
+        (rate,) = results.finite(f"{model}:{task}:{method}/rate")
+        ends = {max(results.config["rates"]): " (largest tried)", min(results.config["rates"]): " (smallest tried)"}
+        figures.append(exact(f"{method}, rate chosen{ends.get(float(rate), '')}", rate, judged=False))
     return [*figures, exact("model alone, single answers (%)", 100 * before[1], judged=False)]
 
 
