@@ -39,6 +39,7 @@ def config(tier: str) -> dict:
     cells = [
         ["toy-sort", "descending", 600], ["toy-sort", "add-1", 600], ["toy-mixture", "histogram", 1_800],
         ["toy-mixture", "add-2", 200], ["toy-mixture", "ascending-add-1", 500], ["toy-mixture", "descending", 200],
+        ["toy-mixture", "ascending", 200], ["toy-mixture", "add-1", 200],
     ]  # fmt: skip
     return common | {
         "tasks": cells, "rates": [0.005, 0.05, 0.5], "seeds": [0, 1, 2], "test": 2_000, "validation": 500,
