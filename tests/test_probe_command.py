@@ -84,6 +84,13 @@ def test_trained_files_of_prompts_and_baselines(backbone, tmp_path, capsys):
     assert "changes weights" in capsys.readouterr().err
 
 
+def test_options_reach_the_pair(backbone, capsys):
+    few = ("--set", "restarts=1", "--set", "steps=1", "--mechanism", "lora")
+    for options, count in (((), 32), (("--option", "rank=2"), 64)):
+        assert probe(backbone, "wang", *few, *options) == 0
+        assert f"lora, {count} parameters" in capsys.readouterr().out
+
+
 def test_pictures_and_data_sets(backbone, tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -129,6 +136,7 @@ BAD = {
     "no such file": (["usage", "--images", "none.png"], "none.png"),
     "count": (["usage", "--count", "0"], "expected at least 1"),
     "prompt file": (["usage", "--prompt", "p.safetensors"], "no prompt file"),
+    "trained prompts": (["wang", "--prompt", "p.safetensors"], "makes prompts of its own"),
     "module": (["usage", "--import", "no_such_module_of_mine"], "no_such_module_of_mine failed"),
     "suffix": (["usage", "--out", "{folder}/x.txt"], "written as .json or .csv"),
     "folder": (["usage", "--out", "{folder}"], "written as"),

@@ -126,6 +126,11 @@ def prepared(args: argparse.Namespace, probe) -> tuple:
     from .probes.tables import Task
     from .vit import parameter_count
 
+    if probe.fresh and args.prompt is not None:
+        raise ValueError(
+            f"probe {args.name} asks about a mechanism and makes prompts of its own; give --mechanism, with --length "
+            f"and --option, in place of the trained ones of {args.prompt}"
+        )
     vit = load_backbone(args.backbone)
     method, mechanism, length, options = method_of(args, vit)
     if length is None and not probe.baselines:

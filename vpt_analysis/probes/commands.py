@@ -202,8 +202,9 @@ def wang(task: Task, *, kind: str = "line", width: int = 8, restarts: int = 32, 
     from .wang import pair, wang_pair
 
     found = wang_pair(
-        pair(width, seed=task.seed, kind=kind), (task.mechanism,), (task.length,), restarts, steps, task.seed
-    )
+        pair(width, seed=task.seed, kind=kind), (task.mechanism,), (task.length,), restarts, steps, task.seed,
+        **task.options,
+    )  # fmt: skip
     table = Table(
         ("what", "how"), {"error": "‖ŷ − y‖ / ‖y‖"}, restarts, "none: certificates are bounds, fits are the best"
     )
@@ -214,7 +215,8 @@ def wang(task: Task, *, kind: str = "line", width: int = 8, restarts: int = 32, 
         table.add((f"{arm.method}, {arm.parameters} parameters", f"best of {restarts} starts"), error=arm.best)
     table.notes.append(
         f"A random layer of width {width}, not the backbone, and a pair of inputs with a common query; targets "
-        f"{kind!r}; LoRA has rank 1, VAPT a kernel of 1. A fit that stays above the certificate proves nothing."
+        f"{kind!r}; unless set, LoRA has rank 1 and VAPT a kernel of 1. A fit that stays above the certificate proves "
+        f"nothing."
     )
     return table
 
@@ -249,14 +251,20 @@ PROBES = {
         information, "What do gates, or terms, of prompts and content know of the class?", labels=True
     ),
     "mass": Probe(mass, "How much of the CLS token's attention do the prompts take?"),
-    "memorisation": Probe(memorisation, "How many random labels, or targets, can the prompts be trained to give?"),
+    "memorisation": Probe(
+        memorisation, "How many random labels, or targets, can the prompts be trained to give?", fresh=True
+    ),
     "overlap": Probe(overlap, "Do the prompts' values say what the content's values say already?"),
     "overlap-effect": Probe(overlap_effect, "Do prompts that overlap less with the content matter more?"),
-    "reachable": Probe(reachable, "Can static prompts of any length swap two images' outputs of the first layer?"),
+    "reachable": Probe(
+        reachable, "Can static prompts of any length swap two images' outputs of the first layer?", fresh=True
+    ),
     "specialisation": Probe(specialisation, "How class-specific are prompt and content experts?", labels=True),
     "spectrum": Probe(spectrum, "How much of the prompt term is constant, and what makes the rest vary?"),
     "states": Probe(states, "Do prompts that travel through the layers depend on the image?"),
     "tangent": Probe(tangent, "How many independent directions do the parameters have?", baselines=True),
     "usage": Probe(usage, "Which prompts are attended to, how evenly, and does it depend on the query?"),
-    "wang": Probe(wang, "Can it give two inputs with a common query different outputs?", baselines=True, images=False),
+    "wang": Probe(
+        wang, "Can it give two inputs with a common query different outputs?", baselines=True, images=False, fresh=True
+    ),
 }

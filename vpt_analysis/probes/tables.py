@@ -73,10 +73,12 @@ def split(value: Interval | np.ndarray | Sequence) -> list[Interval | float]:
 @dataclass(frozen=True)
 class Probe:
     """``run(task, **settings)`` answers ``question``. ``labels``: it needs them. ``baselines``: it takes changes of
-    weights too; other probes take prompts apart. ``images``: it looks at the given ones."""
+    weights too; other probes take prompts apart. ``images``: it looks at the given ones. ``fresh``: it makes
+    prompts of its own and looks at no trained ones."""
 
     run: Callable[..., Table]
     question: str
     labels: bool = False
     baselines: bool = False
     images: bool = True
+    fresh: bool = False

@@ -145,16 +145,18 @@ def wang_pair(
     restarts: int = 32,
     steps: int = 200,
     seed: int = 0,
+    **options,
 ) -> Wang:
     """What static prompts of any length cannot do for a pair, and what each method does from many starts.
 
-    ``methods``: names of prompt mechanisms (each at every length) or of baselines. Same arguments, same values.
+    ``methods``: names of prompt mechanisms (each at every length) or of baselines; ``options`` of them all, in place of
+    those of ``wang_fits.OPTIONS``. Same arguments, same values.
     """
     static = {name: proved(made, name) for name in ("prefix", "vpt-deep")}
     arms = []
     for method in methods:
         at = (0,) if method in baselines.names() else lengths
-        arms += fit([made], method, at, restarts, steps, seed)[0]
+        arms += fit([made], method, at, restarts, steps, seed, **options)[0]
     return Wang(static["prefix"].plain, static, tuple(arms))
 
 
