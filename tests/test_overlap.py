@@ -16,6 +16,7 @@ from tests.planted import blind, half_spoken, planted
 from tests.reference import MECHANISMS, FixedKeys, random_images, random_prompt, random_vit
 from vpt_analysis.attention import additive
 from vpt_analysis.probes import ablation, overlap, overlap_effect
+from vpt_analysis.probes.overlap_effect import permutation_p, rank_correlation
 from vpt_analysis.prompts import Prompt
 from vpt_analysis.prompts.registry import MECHANISMS as CLASSES
 
@@ -63,7 +64,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def test_a_prompt_taken_out_is_one_without_weight(name):
     vit = random_vit()
     images, prompt = random_images(vit, 3), random_prompt(vit, name, 3)
-    found = ablation.ablation(vit, images, prompt, batch=2, resamples=9)
+    found = ablation(vit, images, prompt, batch=2, resamples=9)
     assert found.effects.shape == (3, vit.config.depth, prompt.keys)
     plain = vit(images, prompt)[:, 0]
     for layer in range(vit.config.depth):
@@ -78,7 +79,7 @@ def test_a_prompt_taken_out_is_one_without_weight(name):
 def test_prompts_that_travel_are_refused_with_the_reason(name):
     vit = random_vit()
     images, prompt = random_images(vit, 3), random_prompt(vit, name, 3)
-    for probe in (ablation.ablation, overlap_effect.overlap_effect):
+    for probe in (ablation, overlap_effect):
         with pytest.raises(ValueError, match=f"{name} prompts travel in the sequence"):
             probe(vit, images, prompt, resamples=9)
     assert len(overlap.value_overlap(vit, images, prompt, resamples=9)) == vit.config.depth  # which needs no ablation
@@ -88,12 +89,12 @@ def test_prompts_that_travel_are_refused_with_the_reason(name):
 def test_no_mass_no_effect_and_the_last_prompt_leaves_the_plain_layer():
     vit = blind(depth=1)
     images = random_images(vit, 3)
-    found = ablation.ablation(vit, images, planted(vit, [0.0, -900.0, 0.5]), resamples=9)
+    found = ablation(vit, images, planted(vit, [0.0, -900.0, 0.5]), resamples=9)
     assert abs(found.effects[:, 0, 1]).max() <= 1e-12 and (found.effects[:, 0, [0, 2]] > 1e-6).all()
     for group in ({}, {"combine": additive}):
         one = planted(vit, [0.3], **group)
         want = relative(vit(images)[:, 0], vit(images, one)[:, 0])
-        assert abs(ablation.ablation(vit, images, one, resamples=9).effects[:, 0, 0] - want.numpy()).max() <= 1e-12
+        assert abs(ablation(vit, images, one, resamples=9).effects[:, 0, 0] - want.numpy()).max() <= 1e-12
 
 
 @torch.no_grad()
@@ -102,13 +103,13 @@ def test_a_gate_s_own_numbers_go_with_their_prompt_and_hidden_ones_are_refused()
     images, key = random_images(vit, 3), torch.randn(2, 1, 3, 4, 8, dtype=torch.float64)
     shift = torch.tensor([0.0, 2.0, -1.0, 0.5], dtype=torch.float64)
     prompt = FixedKeys(vit.config, key[0], key[1], score=Shifted(shift))
-    found = ablation.ablation(vit, images, prompt, layers=[1], resamples=9)
+    found = ablation(vit, images, prompt, layers=[1], resamples=9)
     assert found.layers == (1,)
     want = [relative(vit(images, Masked(prompt, 1, j))[:, 0], vit(images, prompt)[:, 0]) for j in range(4)]
     assert abs(found.effects[:, 0] - torch.stack(want, 1).numpy()).max() <= 1e-12
     hidden = FixedKeys(vit.config, key[0], key[1], score=lambda s: s + shift)
     with pytest.raises(ValueError, match="the gate of fixed-keys prompts is a function that may hold tensors out of"):
-        ablation.ablation(vit, images, hidden, resamples=9)
+        ablation(vit, images, hidden, resamples=9)
 
 
 @torch.no_grad()
@@ -117,12 +118,12 @@ def test_scores_and_loss_by_hand():
     images, prompt, labels = random_images(vit, 4), random_prompt(vit, "vapt", 3), torch.tensor([0, 1, 2, 1])
     head = torch.nn.Linear(vit.config.width, 3).double()
     other, plain = (head(vit(images, p)[:, 0]) for p in (Masked(prompt, 1, 2), prompt))
-    found = ablation.ablation(vit, images, prompt, head, labels, "loss", batch=3, resamples=9)
+    found = ablation(vit, images, prompt, head, labels, "loss", batch=3, resamples=9)
     want = F.cross_entropy(other, labels, reduction="none") - F.cross_entropy(plain, labels, reduction="none")
     assert abs(found.effects[:, 1, 2] - want.numpy()).max() <= 1e-12
     want = relative(*(s - s.mean(-1, keepdim=True) for s in (other, plain)))
     head.bias += 5.0  # a shift of all scores says nothing of the class
-    found = ablation.ablation(vit, images, prompt, head, measure="scores", layers=[1], resamples=9)
+    found = ablation(vit, images, prompt, head, measure="scores", layers=[1], resamples=9)
     assert abs(found.effects[:, 0, 2] - want.numpy()).max() <= 1e-12
 
 
@@ -187,11 +188,11 @@ def test_rank_correlation_is_scipy_s_and_permutations_know_chance():
     generator = np.random.default_rng(0)
     a, b = generator.integers(5, size=(2, 3, 9)).astype(float)
     want = [scipy.stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
-    assert overlap_effect.rank_correlation(a, b) == pytest.approx(want, abs=1e-12)
-    assert np.isnan(overlap_effect.rank_correlation(np.ones(4), np.arange(4.0)))
+    assert rank_correlation(a, b) == pytest.approx(want, abs=1e-12)
+    assert np.isnan(rank_correlation(np.ones(4), np.arange(4.0)))
     line = np.arange(5.0)[None]
-    assert abs(overlap_effect.permutation_p(line, -line, 0) - 2 / 120) < 0.01  # two orders of 120 are as extreme
-    found = [overlap_effect.permutation_p(*generator.normal(size=(2, 2, 6)), seed) for seed in range(20)]
+    assert abs(permutation_p(line, -line, 0) - 2 / 120) < 0.01  # two orders of 120 are as extreme
+    found = [permutation_p(*generator.normal(size=(2, 2, 6)), seed) for seed in range(20)]
     assert 0.3 < np.mean(found) < 0.7
 
 
@@ -201,12 +202,12 @@ def test_a_planted_relation_of_overlap_and_effect_is_found():
     value = torch.zeros(5, 8, dtype=torch.float64)
     value[:, 0], value[:, 5] = 1.0, 10 * 2.0 ** torch.arange(5)
     images, order = random_images(vit, 6), torch.tensor([3, 0, 4, 1, 2])
-    found = overlap_effect.overlap_effect(vit, images, planted(vit, [-3.0] * 5, value), energy=1.0, resamples=50)
+    found = overlap_effect(vit, images, planted(vit, [-3.0] * 5, value), energy=1.0, resamples=50)
     assert found.correlation.estimate == pytest.approx(-1, abs=1e-12) and found.correlation.high < -0.5
     assert found.p_value < 0.05
-    other = overlap_effect.overlap_effect(vit, images, planted(vit, [-3.0] * 5, value[order]), energy=1.0, resamples=50)
+    other = overlap_effect(vit, images, planted(vit, [-3.0] * 5, value[order]), energy=1.0, resamples=50)
     assert other.correlation.high == pytest.approx(found.correlation.high, abs=1e-9)
-    same = overlap_effect.overlap_effect(vit, images, planted(vit, [-3.0] * 5, value[:1].expand(5, -1)), resamples=9)
+    same = overlap_effect(vit, images, planted(vit, [-3.0] * 5, value[:1].expand(5, -1)), resamples=9)
     assert np.isnan(same.correlation.estimate) and np.isnan(same.p_value)
 
 
@@ -214,7 +215,7 @@ def test_a_planted_relation_of_overlap_and_effect_is_found():
 def test_the_relation_is_that_of_its_parts(name):
     vit = random_vit()
     images, prompt = random_images(vit, 4), random_prompt(vit, name, 5)
-    found = overlap_effect.overlap_effect(vit, images, prompt, layers=[0, 2], resamples=20)
+    found = overlap_effect(vit, images, prompt, layers=[0, 2], resamples=20)
     want = [
         scipy.stats.spearmanr(o.pooled.estimate, m).statistic
         for o, m in zip(found.overlaps, found.ablation.mean.estimate, strict=True)
@@ -244,4 +245,4 @@ def test_refused(arguments, message):
         random_prompt(vit, "vpt-deep", arguments.pop("length", 3)),
     )
     with pytest.raises(ValueError, match=message):
-        overlap_effect.overlap_effect(vit, images, prompt, **arguments)
+        overlap_effect(vit, images, prompt, **arguments)

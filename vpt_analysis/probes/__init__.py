@@ -7,7 +7,7 @@ from .information import ExpertInformation, Specialisation, expert_information, 
 from .mass import cls_mass, norm_matched
 from .matched import Matched, matched_methods
 from .memorisation import Memorisation, memorisation
-from .mutual_information import Information, information
+from .mutual_information import Information
 from .overlap import Overlap, value_overlap
 from .overlap_effect import OverlapEffect, overlap_effect
 from .patterns import content_divergence
@@ -40,7 +40,6 @@ __all__ = [
     "content_divergence",
     "expert_information",
     "gate_usage",
-    "information",
     "kernel_alignment",
     "matched_methods",
     "memorisation",

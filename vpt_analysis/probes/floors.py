@@ -180,7 +180,7 @@ def error(columns: Tensor, wanted: Tensor, coefficients: Tensor, energy: float) 
 def constant_floor(change: Tensor) -> float:
     """The floor of one constant vector a head, y = c + δ: what the additive rule with one prompt makes, exactly.
 
-    >>> constant_floor(torch.tensor([[[1.0]], [[3.0]]]))     # mean 2: (1 + 1) of (1 + 9)
+    >>> round(constant_floor(torch.tensor([[[1.0]], [[3.0]]])), 6)     # mean 2: (1 + 1) of (1 + 9)
     0.2
     """
     return float((change - change.mean(0)).square().sum() / change.square().sum())
