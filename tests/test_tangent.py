@@ -1,4 +1,4 @@
-"""Tangent dimension, spectra and alignment on cases whose answer is known by hand, and against the plain loop."""
+"""Tangent dimension on cases whose answer is known by hand, and against the plain loop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from torch import nn
 
 import vpt_analysis as va
 from tests.reference import MECHANISMS, random_images, random_prompt, random_vit, scatter
-from vpt_analysis.probes import grams, spectra
+from vpt_analysis.probes import grams
 from vpt_analysis.probes import tangent as probe
-from vpt_analysis.probes.alignment import estimated_alignment, kernel_alignment
 from vpt_analysis.probes.grams import held
 from vpt_analysis.probes.jacobian import Jacobian, naive
-from vpt_analysis.probes.matched import matched_methods, nearest
 from vpt_analysis.probes.sketch import closure
 
 METHODS = (*MECHANISMS, *(b for b in va.baselines.names() if b not in ("linear", "full")))
@@ -237,27 +235,6 @@ def test_lanczos_agrees_with_the_whole_within_its_errors():
     assert found.alignment.low.shape == (2,)
 
 
-@pytest.mark.parametrize("steps", [2, 5, 12])
-def test_quadrature_brackets_every_probe(steps):
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((40, 20)) * np.logspace(0, -3, 20)
-    gram, z, ridges = a.T @ a, rng.choice([-1.0, 1.0], 20), np.array([1e-1, 1e-3, 1e-5])
-    low, high = spectra.probe(lambda v: gram @ v, z, ridges, steps)
-    want = [z @ gram @ z, z @ gram @ gram @ z]
-    want += [z @ np.linalg.solve(gram + r * np.eye(20), gram @ z) for r in ridges]
-    assert (np.array(low) <= np.array(want) * (1 + 1e-9)).all() and (np.array(high) * (1 + 1e-9) >= want).all()
-    if steps == 12:
-        assert high[2] - low[2] <= 1e-3 * high[2]
-
-
-def test_quadrature_ends_where_the_space_does():
-    low, high = spectra.probe(lambda v: 3.0 * v, np.ones(7), np.array([1.0]), 10)
-    assert np.allclose(low, [21, 63, 7 * 0.75]) and np.allclose(high, low)
-    energy, square, dimension = spectra.quadrature(lambda v: 3.0 * v, 7, [1.0])
-    assert (energy.low, energy.high) == pytest.approx((21, 21)) and square.estimate == pytest.approx(63)
-    assert dimension.estimate == pytest.approx([5.25])
-
-
 def test_held_and_streamed_ways_agree(monkeypatch):
     vit = tiny(eps=0.0)
     images, labels = random_images(vit, 12), torch.arange(12) % 2
@@ -291,73 +268,6 @@ def test_rounding_is_what_float32_does_and_stands_in_the_rank():
     part = probe.tangent_dimension(vit, prompt, images, tolerance=0.0, how="sketch")
     assert (part.how, part.rank.limit) == ("sketch", "rounding") and part.rank.value <= 2 * 3 * 6
     assert probe.tangent_dimension(vit, prompt, images, tolerance=1e-2).rank.limit == "tolerance"
-
-
-@pytest.mark.parametrize("shape", [(30, 9), (9, 30), (1100, 1030)])
-def test_singular_values_and_their_rounding(shape):
-    rng = np.random.default_rng(1)
-    rank = 6
-    low = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
-    s, error = spectra.singular_values(low)
-    assert np.allclose(s[:rank], np.linalg.svd(low, compute_uv=False)[:rank])
-    assert s[rank] <= error and spectra.rank(s, 0.0, error).value == rank
-
-
-def test_ranks_dimensions_and_what_they_refuse():
-    s = np.array([3.0, 1.0, 1e-4, 0.0])
-    assert spectra.rank(s, 1e-2).value == 2 and spectra.rank(s, 1e-2).gap == pytest.approx(1e4)
-    assert spectra.rank(s, 1e-6).value == 3 and spectra.rank(s, 1e-6).gap == math.inf
-    assert spectra.rank(s, 1e-6, rounding=2.0).limit == "rounding"
-    none = spectra.rank(np.zeros(3), 1e-6)
-    assert none.value == 0 and math.isnan(none.above)
-    assert spectra.participation_ratio(np.full(5, 1e-200)) == pytest.approx(5)
-    assert math.isnan(spectra.participation_ratio(np.zeros(2)))
-    for bad in (-1.0, 1.0, math.nan):
-        with pytest.raises(ValueError, match="tolerance is"):
-            spectra.rank(s, bad)
-    with pytest.raises(ValueError, match="ridge is 0"):
-        spectra.effective_dimension(s, 0)
-    with pytest.raises(ValueError, match="4 singular values of 4 columns"):
-        spectra.largest(lambda v: v, 4, 4)
-
-
-def test_alignment_of_known_kernels():
-    y = np.array([2, 2, 5, 5, 5, 9])
-    rng = np.random.default_rng(0)
-    for c, label in enumerate((2, 5, 9)):
-        own = (y == label).astype(float)
-        assert kernel_alignment(np.outer(own, own), y)[c] == pytest.approx(1)
-        orthogonal = np.linalg.qr(np.stack([np.ones(6), own, rng.standard_normal(6)], 1))[0][:, 2]
-        assert kernel_alignment(np.outer(orthogonal, orthogonal), y)[c] == pytest.approx(0, abs=1e-12)
-    kernel = rng.standard_normal((6, 4))
-    kernel = kernel @ kernel.T
-    base, order = kernel_alignment(kernel, y), rng.permutation(6)
-    assert np.allclose(kernel_alignment(3 * kernel + 7, y), base)
-    assert np.allclose(kernel_alignment(kernel[np.ix_(order, order)], y[order]), base)
-    assert np.isnan(kernel_alignment(np.ones((6, 6)), y)).all()
-    assert np.allclose(estimated_alignment(np.stack([kernel] * 4), y).estimate, base)
-    for labels, match in ((y[:3], "one integer for each of 6"), (y / 2, "float64"), (y * 0, "all images are of one")):
-        with pytest.raises(ValueError, match=match):
-            kernel_alignment(kernel, labels)
-
-
-def test_methods_of_equal_size():
-    vit = tiny(width=16)
-    found = matched_methods(vit, 256)
-    assert set(found.methods) | set(found.left_out) == {*va.prompts.names(), *va.baselines.names()}
-    assert not set(found.methods) & set(found.left_out)
-    assert found.size["vpt-deep"] == 8 and found.parameters["vpt-deep"] == 256 and found.size["lora"] == 2
-    for name, method in found.methods.items():
-        assert sum(p.numel() for p in method.parameters()) == found.parameters[name]
-        assert abs(found.parameters[name] - 256) <= 25.6
-        method.check_fits(vit)
-    assert {"linear", "full"} <= set(found.left_out) and "is not within 10%" in found.left_out["full"]
-    assert [nearest(lambda s: 7 * s, t) for t in (1, 10, 11, 70, 73)] == [1, 1, 2, 10, 10]
-    for bad in (0, 2.0, True):
-        with pytest.raises(ValueError, match="number of parameters"):
-            matched_methods(vit, bad)
-    with pytest.raises(ValueError, match="vpt-deep"):
-        matched_methods(vit, 100, ["vpt-deap"])
 
 
 class Branches(Product):
