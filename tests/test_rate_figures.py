@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paper_figures import _registry, approximation_vs_estimation, rates
-from tests.test_claims_theory import FLOORS, bent, changed, few_laws, none_in, planted, risks
+from tests.planted_claims import FLOORS, bent, changed, few_laws, none_in, planted, risks
 from vpt_analysis import plotting
 from vpt_analysis.studies import approximation, estimation
 

@@ -1,95 +1,30 @@
-"""Claims on estimation, C12, C13 and C19: every rule on planted results whose verdict is known, scopes and notes."""
+"""Claims on estimation, C12 and C13: every rule on planted results whose verdict is known, scopes and notes."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.planted_claims import RATES, SIZES, bent, changed, figures, judge, none_in, planted, tilted, verdicts
 from vpt_analysis import claims, sweep
-from vpt_analysis.claims import approximation, estimation, text
+from vpt_analysis.claims import estimation, text
 from vpt_analysis.claims.base import Results
-from vpt_analysis.power_laws import power_law
 from vpt_analysis.studies import approximation as pairs
 from vpt_analysis.studies import estimation as rates
 from vpt_analysis.theory.frozen import frozen
-
-SIZES = [100, 1000, 10_000, 100_000]
-RATES = rates.config("full") | {
-    "sizes": SIZES, "dimensions": [4], "replicates": 40, "wide": {"4": ["tied", "untied"]}
-}  # fmt: skip
-PAIRS = pairs.config("full") | {"sizes": SIZES, "replicates": 40}
-# Slopes at which every rule is undecided or, where it has bands, supported.
-SLOPES = {"function": -0.5, "d_1": -0.5, "d_2": -0.1, "d_3": -0.1, "d_4": -0.1, "exact": -0.5, "over": -0.25}
 
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch):
     monkeypatch.setattr(estimation, "RESAMPLES", 400)
-    monkeypatch.setattr(approximation, "RESAMPLES", 400)
-    few_laws(monkeypatch)
-
-
-def few_laws(monkeypatch) -> None:
-    """Laws from fewer resamples."""
-    monkeypatch.setattr(approximation, "power_law", functools.partial(power_law, resamples=400))
-
-
-def planted(config: dict, noise: float = 0.1, **slopes: float) -> dict[str, np.ndarray]:
-    """Errors 2 (n / n₀)^slope, log-normal over the replicates; all fits certified."""
-    arrays, size = {}, config["replicates"]
-    for i, part in enumerate(rates.parts(config)):
-        normal = np.random.default_rng(i).standard_normal((len(SLOPES), size))
-        for (name, slope), draws in zip((SLOPES | slopes).items(), normal, strict=True):
-            values = 2 * (part["n"] / config["sizes"][0]) ** slope * np.exp(noise * draws)
-            none = name == "over" and part["specification"] == "exact"
-            arrays[f"{part['name']}/{name}"] = np.full(size, np.nan) if none else values
-        more = {"converged": np.ones(size, bool), "flat": np.zeros(size, bool), "held": np.ones(size, int)}
-        arrays |= {f"{part['name']}/{name}": value for name, value in (more | {"agreeing": np.ones(size)}).items()}
-    return arrays
-
-
-def changed(arrays: dict, name: str, change, head: str = "") -> dict:
-    """Arrays ``name`` of the parts that begin with ``head``, as ``change(n, values)``."""
-    found = dict(arrays)
-    for key, values in arrays.items():
-        part, array = key.split("/")
-        if array == name and part.startswith(head):
-            found[key] = change(int(part.split(":")[4]), values)
-    return found
-
-
-def tilted(by: float):
-    return lambda n, values: values * (n / SIZES[0]) ** by
-
-
-def bent(n: int, values: np.ndarray) -> np.ndarray:
-    """A floor: no line."""
-    return values + 0.5
-
-
-def judge(which: str, arrays: dict, config: dict | None = None):
-    return claims.judge(which, arrays, config or (PAIRS if which == "C19" else RATES))
-
-
-def verdicts(found) -> dict[str, str]:
-    return {case.name: case.verdict for case in found.cases}
-
-
-def figures(case) -> dict[str, object]:
-    return {figure.what: figure for figure in case.figures}
 
 
 def test_resamples_are_those_of_the_rules():
     assert "RESAMPLES = 10_000" in inspect.getsource(estimation)
-    assert "RESAMPLES, LEVEL = 10_000, 0.95" in inspect.getsource(approximation)
     assert (estimation.SLOW, estimation.HALF, estimation.ENOUGH) == (-0.1, 0.05, 0.9)
-
-
-# --- C12 --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,9 +108,6 @@ def test_missing_and_broken_arrays_are_errors(which, part):
             judge(which, arrays | {part: np.where(np.arange(40) == 7, wrong, whole)})
 
 
-# --- C13 --------------------------------------------------------------------------------------------------------------
-
-
 def test_rates_in_their_bands_support():
     found = judge("C13", planted(RATES))
     assert found.verdict == "supported" and len(found.cases) == 8
@@ -227,10 +159,6 @@ def test_bent_curves_support_nothing_and_leave_refutation_to_the_others():
     assert {v for name, v in found.items() if name.startswith("tied, over")} == {"refuted"}
 
 
-def none_in(share: float):
-    return lambda n, values: np.where(np.arange(len(values)) < share * len(values), np.nan, values)
-
-
 def test_replicates_without_such_a_cell_are_left_out_where_most_have_one():
     arrays = planted(RATES)
     whole = figures(judge("C13", arrays).cases[0])["slope of exact atoms"]
@@ -255,112 +183,6 @@ def test_slope_with_some_left_out_is_that_of_the_medians_of_the_others():
     assert found.n == 38 and found.low < found.estimate < found.high
 
 
-# --- C19 --------------------------------------------------------------------------------------------------------------
-
-FLOORS = {  # static less adaptive: above 0 on both teachers; below 0 on the static one; alike there
-    "supported": {"static": {"static": 0.5, "adaptive": 0.1}, "adaptive": {"static": 0.9, "adaptive": 0.1}},
-    "refuted": {"static": {"static": 0.0, "adaptive": 0.5}, "adaptive": {"static": 0.5, "adaptive": 0.0}},
-    "inconclusive": {"static": {"static": 0.3, "adaptive": 0.3}, "adaptive": {"static": 0.5, "adaptive": 0.0}},
-}
-
-
-def risks(floors: dict, exponent: float = 1.0, config: dict = PAIRS) -> dict[str, np.ndarray]:
-    """floor + 0.5 (n / n₀)^−exponent, log-normal with that mean; the larger static student as the static one."""
-    arrays, size = {}, config["replicates"]
-    for i, part in enumerate(pairs.parts(config)):
-        draws = np.random.default_rng(i).standard_normal(size)
-        fall = (part["n"] / config["sizes"][0]) ** -exponent
-        mean = floors[part["teacher"]][part["student"].split(",")[0]] + 0.5 * fall
-        more = {"risk": mean * np.exp(0.1 * draws - 0.005), "converged": np.ones(size, bool)}
-        more |= {"flat": np.zeros(size, bool), "parameters": np.array(27)}
-        arrays |= {f"{part['name']}/{name}": value for name, value in more.items()}
-    return arrays
-
-
-@pytest.mark.parametrize("verdict", FLOORS)
-def test_students_get_the_verdict_their_floors_were_planted_for(verdict):
-    found = judge("C19", risks(FLOORS[verdict]))
-    assert found.verdict == verdict and len(found.cases) == 1
-    shown = figures(found.cases[0])
-    for teacher, floors in FLOORS[verdict].items():
-        gap = shown[f"{teacher} teacher: floors, static − adaptive"]
-        assert gap.judged and gap.low < gap.high and gap.n == 40
-        assert gap.estimate == pytest.approx(floors["static"] - floors["adaptive"], abs=0.05)
-        assert not shown[f"{teacher} teacher: floors, static, twice − adaptive"].judged
-    assert sum(f.judged for f in shown.values()) == 2
-
-
-def test_static_teacher_alone_refutes_and_adaptive_teacher_alone_supports_nothing():
-    floors = {"static": FLOORS["refuted"]["static"], "adaptive": {"static": 0.1, "adaptive": 0.5}}
-    assert judge("C19", risks(floors)).verdict == "refuted"
-    floors = {"static": FLOORS["supported"]["static"], "adaptive": {"static": 0.1, "adaptive": 0.5}}
-    assert judge("C19", risks(floors)).verdict == "inconclusive"
-
-
-def test_floors_that_are_not_identified_decide_nothing():
-    """A noisy risk that hardly falls may end at once or never; all of these floors lie below the static student's."""
-    arrays = risks({"static": {"static": 2.0, "adaptive": 0.1}, "adaptive": FLOORS["supported"]["adaptive"]})
-    assert judge("C19", arrays).verdict == "supported"
-    for n in SIZES:
-        draws = np.random.default_rng(n).standard_normal(40)
-        arrays[f"static:adaptive:{n}/risk"] = 0.5 * (n / 100) ** -0.08 * np.exp(draws - 0.5)
-    found = judge("C19", arrays)
-    shown = figures(found.cases[0])
-    assert "static by adaptive: floor (unidentified)" in shown
-    assert shown["static teacher: floors, static − adaptive"].low > 0 and found.verdict == "inconclusive"
-    assert "static teacher: floors not identified" in found.cases[0].tally
-
-
-def test_interval_of_the_difference_is_that_of_independent_students():
-    """Two students with the same risks: their floors are resampled apart, so the difference is not 0 but near it."""
-    arrays = risks(FLOORS["inconclusive"])
-    for n in SIZES:
-        arrays[f"static:adaptive:{n}/risk"] = arrays[f"static:static:{n}/risk"]
-    results = Results(arrays, PAIRS, "approximation")
-    first, second = (approximation.floor(results, "static", s) for s in approximation.PAIR)
-    gap = approximation.excess(first, second)
-    width = first.law.floor.high - first.law.floor.low
-    assert gap.estimate == 0 and gap.low < 0 < gap.high
-    assert gap.high - gap.low == pytest.approx(np.sqrt(2) * width, rel=0.25)
-
-
-def test_resampled_floors_are_those_behind_the_interval_of_the_law(monkeypatch):
-    results = Results(risks(FLOORS["supported"]), PAIRS, "approximation")
-    found = approximation.floor(results, "static", "static")  # the first student: the seed of ``power_law`` itself
-    low, high = np.quantile(found.drawn, [0.025, 0.975])
-    assert (low, high) == pytest.approx((found.law.floor.low, found.law.floor.high), rel=1e-9)
-
-
-def test_crossovers_are_told_in_words_and_samples():
-    """Adaptive below static up to n = 1,000 on the static teacher, above from 10,000 on."""
-    arrays = risks(FLOORS["refuted"])
-    for n, mean in zip(SIZES, (0.02, 0.02, 0.02, 0.02), strict=True):
-        arrays[f"static:adaptive:{n}/risk"] = mean * np.exp(0.1 * np.random.default_rng(n).standard_normal(40))
-    found = judge("C19", arrays)
-    assert "static student's risk lower from n = 10,000 on, adaptive student's risk lower at n = 100, 1,000" in (
-        found.cases[0].tally
-    )
-    # 0.5 (n / 100)^−1 is 0.02 at n = 2,500, between 1,000 and 10,000.
-    needed = figures(found.cases[0])["static teacher: n for the other's last risk"]
-    assert needed.low < 2500 < needed.high and needed.estimate == pytest.approx(2500, rel=0.1) and not needed.judged
-    alike = risks({t: {"static": 0.3, "adaptive": 0.3} for t in ("static", "adaptive")})
-    for n in SIZES:
-        alike[f"static:adaptive:{n}/risk"] = alike[f"static:static:{n}/risk"][::-1].copy()
-    assert approximation.crossover(Results(alike, PAIRS, "approximation"), "static") == "risks not told apart"
-
-
-def test_missing_and_broken_risks_are_errors():
-    arrays = risks(FLOORS["supported"])
-    with pytest.raises(ValueError, match="static:adaptive:1000/risk: some values are not finite"):
-        judge("C19", arrays | {"static:adaptive:1000/risk": np.full(40, np.nan)})
-    del arrays["adaptive:static:100/risk"]
-    with pytest.raises(ValueError, match="lack adaptive:static:100/risk; .*vpt-analysis study approximation"):
-        judge("C19", arrays)
-
-
-# --- scopes, notes ----------------------------------------------------------------------------------------------------
-
-
 def test_scopes_say_what_a_verdict_holds_for():
     assert len(frozen(4, 3).offset) == 4  # "4 frozen experts"
     for tier, words in (("quick", "d = 4, "), ("full", "d = 4, 8, 16")):
@@ -369,15 +191,6 @@ def test_scopes_say_what_a_verdict_holds_for():
                      "near the truth", "one truth"):  # fmt: skip
             assert word in said, word
     assert "n = 100 to 100,000 (6 sizes)" in rates.scope(rates.config("full"), None)
-    said = pairs.scope(pairs.config("full"), None)
-    for word in (
-        "d = 8",
-        "“static, twice” 6 tied",
-        "“adaptive” 2 non-linear adaptive (r = 1)",
-        "best of 8",
-        "40 replic",
-    ):
-        assert word in said, word
 
 
 def test_notes_give_shares_of_fits_and_say_what_they_mean():
@@ -393,15 +206,12 @@ def test_notes_give_shares_of_fits_and_say_what_they_mean():
     for word in ("wide box", "One draw of the truth", "width r = 1", "computer algebra"):
         assert word in notes, word
     assert "wide box" not in " ".join(rates.notes(rates.config("quick"), ()))
-    notes = " ".join(judge("C19", risks(FLOORS["refuted"])).notes)
-    assert "100.0 % are certified" in notes and "one draw of each teacher" in notes.lower() and "r = 1" in notes
-    assert pairs.notes(pairs.config("full"), ())
 
 
 def test_claims_are_registered_and_fit_on_the_page():
-    assert [claims.CLAIMS[which].study for which in ("C12", "C13", "C19")] == ["estimation"] * 2 + ["approximation"]
+    assert [claims.CLAIMS[which].study for which in ("C12", "C13")] == ["estimation"] * 2
     arrays = changed(changed(planted(RATES, noise=0.3), "over", none_in(0.05)), "d_1", bent)
-    for found in (judge("C12", arrays), judge("C13", arrays), judge("C19", risks(FLOORS["refuted"]))):
+    for found in (judge("C12", arrays), judge("C13", arrays)):
         assert max(map(len, text.shown(found).splitlines())) <= text.WIDTH
 
 
