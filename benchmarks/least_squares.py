@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.measure import Measured, interleaved, ratio
 from benchmarks.scipy_fits import SOLVERS, TOLERANCE, Outcome, jacobian_error, solve
 from vpt_analysis.progress import progress
-from vpt_analysis.sweep import one_thread
+from vpt_analysis.study import one_thread
 from vpt_analysis.theory import regression, starts
 from vpt_analysis.theory.frozen import frozen
 from vpt_analysis.theory.least_squares import BOX, Fits, fit

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from vpt_analysis.sweep import one_thread
+from vpt_analysis.study import one_thread
 from vpt_analysis.theory.regression import Regression, Sample
 
 TOLERANCE = 1e-6  # of our fits, in noise variances 2 cost / (n E)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import vpt_analysis
 from vpt_analysis.storage import digest_file
-from vpt_analysis.sweep import digest, package_code
+from vpt_analysis.study import digest, package_code
 
 HERE = Path(__file__).parent
 

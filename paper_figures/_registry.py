@@ -5,7 +5,7 @@ A figure is a module of this package whose name does not begin with an underscor
 - ``TITLE``: one line;
 - ``STUDY``: the name of the study in ``vpt_analysis.studies`` whose results it draws; several figures may share one. A
   figure may be a study of its own instead, with ``config``, ``inputs``, ``parts`` and ``compute`` as
-  ``vpt_analysis.sweep`` describes them. ``images`` (how many), ``seeds`` and ``backbone`` of the config are printed on
+  ``vpt_analysis.study`` describes them. ``images`` (how many), ``seeds`` and ``backbone`` of the config are printed on
   the figure and kept in its record;
 - ``draw(arrays, config) -> Figure``: the picture, from arrays named ``<part>/<array>`` and nothing else;
 - ``caption(arrays, config) -> str``: what is shown, n, what the intervals are, and what follows.
@@ -19,7 +19,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from vpt_analysis import sweep
+from vpt_analysis import study as machinery
 from vpt_analysis.errors import unknown
 
 NEEDED = ("TITLE", "draw", "caption")
@@ -37,10 +37,10 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise unknown("figure", name, names())
     module = importlib.import_module(f"paper_figures.{name}")
-    own = [part for part in sweep.NEEDED if hasattr(module, part)]
+    own = [part for part in machinery.NEEDED if hasattr(module, part)]
     missing = [part for part in NEEDED if not hasattr(module, part)]
     if not hasattr(module, "STUDY"):
-        missing += [part for part in sweep.NEEDED if part not in own]
+        missing += [part for part in machinery.NEEDED if part not in own]
     elif own:
         raise TypeError(f"{module.__file__} names a STUDY and defines {', '.join(own)} itself; keep one of the two")
     if missing:
@@ -50,4 +50,4 @@ def load(name: str) -> ModuleType:
 
 def study(module: ModuleType) -> ModuleType:
     """What computes a figure's arrays: the study that it names, or the figure itself."""
-    return sweep.study(module.STUDY) if hasattr(module, "STUDY") else module
+    return machinery.study(module.STUDY) if hasattr(module, "STUDY") else module

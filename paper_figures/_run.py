@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from vpt_analysis import sweep
+from vpt_analysis import study as machinery
 from vpt_analysis.claims import stored
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
@@ -22,7 +22,7 @@ COMMITTED = Path(__file__).parent / "committed"
 def run(
     names: Sequence[str] = (),
     tier: str = "quick",
-    out: str | Path = sweep.OUT,
+    out: str | Path = machinery.OUT,
     commit: bool = False,
     committed: Path = COMMITTED,
     jobs: int = 1,
@@ -35,13 +35,13 @@ def run(
     in ``committed``. Raises ``ValueError`` for an unknown name or tier, ``OSError`` where ``out`` cannot be written,
     before anything is computed.
     """
-    sweep.check(tier, commit, jobs)
+    machinery.check(tier, commit, jobs)
     known = _registry.names()
     for name in names:
         if name not in known:
             raise unknown("figure", name, known)
     out = Path(out)
-    sweep.check_writable(out)
+    machinery.check_writable(out)
     failed = []
     for name in dict.fromkeys(names or known):  # each once, in the order given
         started = time.monotonic()
@@ -65,7 +65,7 @@ def one(name: str, tier: str, out: Path, commit: bool, committed: Path, jobs: in
     """Bring one figure up to date; says what was done."""
     module = _registry.load(name)
     study = _registry.study(module)
-    folder = committed if study is module else sweep.COMMITTED
+    folder = committed if study is module else machinery.COMMITTED
     plan = results(study, tier, out, folder, f"vpt-analysis figures {name} --tier full --commit")
     key = _keys.picture_key(module, [tier, plan.key])
     fresh = _picture.up_to_date(out, name, key)
@@ -91,14 +91,16 @@ def one(name: str, tier: str, out: Path, commit: bool, committed: Path, jobs: in
         "key": key,
         "files": files,
     }
-    sweep.write_json(out / f"{name}.json", record)
+    machinery.write_json(out / f"{name}.json", record)
     return "drawn"
 
 
-def results(study: ModuleType, tier: str, out: Path, folder: Path, again: str) -> sweep.Computed | sweep.Committed:
+def results(
+    study: ModuleType, tier: str, out: Path, folder: Path, again: str
+) -> machinery.Computed | machinery.Committed:
     if tier == "committed":
-        return sweep.Committed(sweep.name(study), folder, again)
-    return sweep.Computed(study, tier, out / "cache")
+        return machinery.Committed(machinery.name(study), folder, again)
+    return machinery.Computed(study, tier, out / "cache")
 
 
 def say(line: str, stream=None) -> None:

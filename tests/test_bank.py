@@ -52,7 +52,7 @@ def test_banks_in_several_passes_equal_one(images, monkeypatch):
     data, plan, each = task(vit, 24), Training(6, batch=8), vit.config.tokens * vit.config.width
     runs = []
     for most in (1000, images):
-        monkeypatch.setattr("vpt_analysis.training.FOLD", most * each)
+        monkeypatch.setattr("vpt_analysis.passes.FOLD", most * each)
         prompts = [random_prompt(vit, "norga", 3, seed=k) for k in range(3)]
         runs.append(([t.losses for t in train_many(vit, prompts, *data, plan)], [p.alpha.detach() for p in prompts]))
     (losses, alphas), (others, theirs) = runs

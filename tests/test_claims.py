@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from vpt_analysis import claims, cli, sweep
+from vpt_analysis import claims, cli
+from vpt_analysis import study as machinery
 from vpt_analysis.claims import base, stored, text
 from vpt_analysis.studies import family
 from vpt_analysis.studies.arms import ARMS
@@ -208,7 +209,7 @@ def test_every_claim_states_its_source_rule_and_a_study_that_exists():
     of_family = [claim.id for claim in claims.CLAIMS.values() if claim.study == "family"]
     assert of_family == ["C2", "C3", "C4", "C5", "C11", "C15", "C20", "C23"] == list(PLANTED)
     for name, claim in claims.CLAIMS.items():
-        assert claim.id == name and claim.study in sweep.names()
+        assert claim.id == name and claim.study in machinery.names()
         assert claim.statement.endswith(".") and claim.rule.endswith(".") and claim.source
 
 
@@ -265,10 +266,10 @@ def test_text_has_every_part_within_100_columns(which, seeds):
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
     """Committed results of the family study, planted, in a folder of their own."""
-    monkeypatch.setattr(sweep, "COMMITTED", tmp_path)
-    sweep.write(tmp_path / "family.npz", PLANTED["C4"][1](neutral()))
+    monkeypatch.setattr(machinery, "COMMITTED", tmp_path)
+    machinery.write(tmp_path / "family.npz", PLANTED["C4"][1](neutral()))
     made = {"commit": "c" * 40, "dirty": False, "platform": "p", "versions": {"torch": "2", "numpy": "2"}}
-    sweep.write_json(
+    machinery.write_json(
         tmp_path / "family.json", {"config": CONFIG, "inputs": {"weights": "ab" * 32}, "collected_with": made}
     )
     return tmp_path
@@ -292,8 +293,8 @@ def test_command_stores_verdicts_of_stored_results(planted, capsys):
     kept = stored.read()["family"]
     assert set(kept["verdicts"]) == set(PLANTED)  # all of them, whichever was shown
     assert kept["verdicts"]["C4"]["verdict"] == "refuted"
-    assert kept["files"]["family.npz"] == sweep.digest_file(planted / "family.npz")
-    sweep.write_json(planted / "claims.json", {"other": {"x": 1}})
+    assert kept["files"]["family.npz"] == machinery.digest_file(planted / "family.npz")
+    machinery.write_json(planted / "claims.json", {"other": {"x": 1}})
     stored.store_verdicts("family")
     assert stored.read()["other"] == {"x": 1}
 
@@ -322,7 +323,7 @@ def test_full_run_stores_results_with_their_verdicts(command, tmp_path, monkeypa
         "parts": lambda config: [{"name": name} for name in names],
     }.items():  # fmt: skip
         monkeypatch.setattr(family, attribute, function)
-    monkeypatch.setattr(sweep, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(machinery, "COMMITTED", tmp_path / "committed")
     options = ["--tier", "full", "--commit", "--jobs", "1", "--out", str(tmp_path / "out")]
     for _ in range(2):
         assert cli.main([*command, *options]) == 0
@@ -339,11 +340,11 @@ def test_command_lists_claims_and_studies(capsys):
     assert cli.main(["claims", "--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(claims.CLAIMS)
     assert cli.main(["study", "--list"]) == 0
-    assert capsys.readouterr().out.split() == sweep.names()
+    assert capsys.readouterr().out.split() == machinery.names()
 
 
 def test_missing_results_say_how_to_make_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "COMMITTED", tmp_path)
+    monkeypatch.setattr(machinery, "COMMITTED", tmp_path)
     assert cli.main(["claims"]) == 2
     assert "make them with `vpt-analysis study family --tier full --commit`" in capsys.readouterr().err
     assert cli.main(["claims", "--tier", "full", "--out", str(tmp_path / "out")]) == 2
@@ -357,9 +358,9 @@ def test_common_verdict_needs_all():
 
 def test_stored_verdicts_are_those_of_the_stored_arrays():
     """The verdicts beside the committed results, reached again from them."""
-    arrays, made = sweep.committed("family")
+    arrays, made = machinery.committed("family")
     kept = stored.read()["family"]
-    assert kept["files"] == {f: sweep.digest_file(sweep.COMMITTED / f) for f in ("family.npz", "family.json")}
+    assert kept["files"] == {f: machinery.digest_file(machinery.COMMITTED / f) for f in ("family.npz", "family.json")}
     assert kept["collected_with"] == made["collected_with"] and kept["judged_with"]["versions"]["numpy"]
     assert set(kept["verdicts"]) == {c.id for c in claims.CLAIMS.values() if c.study == "family"}
     for name, old in kept["verdicts"].items():

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt_analysis import claims, cli, studies, sweep
+from vpt_analysis import claims, cli, studies
+from vpt_analysis import study as machinery
 from vpt_analysis.claims import base, registry, stored, text
 from vpt_analysis.claims.base import Case, Claim, Figure, Results
 
@@ -89,7 +90,7 @@ def fakes(tmp_path, monkeypatch) -> Fakes:
     """Two studies without a backbone, and three claims on them; mean errors are 2 and 3 in the quick tier."""
     monkeypatch.setenv("FAKE_STUDIES", str(tmp_path))
     monkeypatch.setattr(studies, "__path__", [*studies.__path__, str(tmp_path / "studies")])
-    monkeypatch.setattr(sweep, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(machinery, "COMMITTED", tmp_path / "committed")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for planted in (
         claim("C901", "fake_estimates", 1.0),
@@ -117,7 +118,7 @@ def test_each_study_is_computed_once_and_says_its_own_scope_and_notes(fakes, cap
 
 def test_stored_results_and_verdicts_of_each_study_stand_beside_each_other(fakes, capsys):
     assert fakes.run("C901", "T901", "--tier", "full", "--commit") == 0
-    assert {f.name for f in sweep.COMMITTED.iterdir()} == {
+    assert {f.name for f in machinery.COMMITTED.iterdir()} == {
         "claims.json", *(f"{name}.{kind}" for name in NAMES for kind in ("npz", "json"))
     }  # fmt: skip
     kept = stored.read()
@@ -126,7 +127,7 @@ def test_stored_results_and_verdicts_of_each_study_stand_beside_each_other(fakes
     capsys.readouterr()
     assert fakes.run("C901", "C902", "T901") == 0  # the committed tier
     assert capsys.readouterr().out.count("committed results of the full tier") == 2
-    (sweep.COMMITTED / "fake_limits.npz").unlink()
+    (machinery.COMMITTED / "fake_limits.npz").unlink()
     assert fakes.run("C901", "C902") == 2
     assert "make them with `vpt-analysis study fake_limits --tier full --commit`" in capsys.readouterr().err
 
@@ -141,7 +142,7 @@ def test_what_a_study_says_computes_nothing_again(fakes):
 
 def test_one_case_refutes_a_theorem_and_leaves_a_claim_open(fakes):
     arrays = {"fake_limits-1/error": np.full(3, 2.0), "fake_limits-2/error": np.full(3, 3.0)}
-    config = sweep.study("fake_limits").config("quick")
+    config = machinery.study("fake_limits").config("quick")
     theorem, open_one = (claims.judge(which, arrays, config) for which in ("T901", "C902"))
     assert theorem.verdict == "refuted" and "contradict" not in " ".join(theorem.notes)
     assert open_one.verdict == "inconclusive" and "contradict" in open_one.notes[-1]
@@ -150,7 +151,7 @@ def test_one_case_refutes_a_theorem_and_leaves_a_claim_open(fakes):
 
 
 def test_missing_and_broken_arrays_name_the_study_that_makes_them(fakes):
-    config = sweep.study("fake_limits").config("quick")
+    config = machinery.study("fake_limits").config("quick")
     with pytest.raises(ValueError, match="lack fake_limits-1/error; .*vpt-analysis study fake_limits --tier full"):
         claims.judge("T901", {}, config)
     with pytest.raises(ValueError, match="fake_limits-1/error: some values are not finite"):
@@ -170,8 +171,8 @@ def test_claims_are_listed_by_letter_and_number_and_no_id_is_taken_twice():
 
 @pytest.mark.parametrize("name", sorted({claim.study for claim in claims.CLAIMS.values()}))
 def test_every_study_that_claims_draw_on_says_its_scope_and_notes(name):
-    module = sweep.study(name)
-    _, record = sweep.committed(name)
+    module = machinery.study(name)
+    _, record = machinery.committed(name)
     assert module.scope(record["config"], None) and isinstance(module.notes(record["config"], ()), list)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paper_figures import _registry, _run, spectrum
-from vpt_analysis import sweep
+from vpt_analysis import study as machinery
 from vpt_analysis.storage import digest_file
 from vpt_analysis.studies import family, tasks
 
@@ -21,14 +21,14 @@ SOMETIMES_NONE = {"estimation": ("exact", "over")}
 def stored() -> dict[str, tuple[ModuleType, Path]]:
     """Every study with its folder: those of the package, and the figures that are their own."""
     figures = (_registry.load(name) for name in _registry.names())
-    own = {sweep.name(figure): (figure, _run.COMMITTED) for figure in figures if _registry.study(figure) is figure}
-    return own | {name: (sweep.study(name), sweep.COMMITTED) for name in sweep.names()}
+    own = {machinery.name(figure): (figure, _run.COMMITTED) for figure in figures if _registry.study(figure) is figure}
+    return own | {name: (machinery.study(name), machinery.COMMITTED) for name in machinery.names()}
 
 
 @pytest.mark.parametrize("name", stored())
 def test_results_are_complete_and_belong_to_the_shipped_weights(name):
     module, folder = stored()[name]
-    arrays, record = sweep.committed(name, folder)
+    arrays, record = machinery.committed(name, folder)
     assert record["config"] == module.config("full")
     parts = {part["name"] for part in module.parts(record["config"])}
     assert {key.split("/")[0] for key in arrays} == parts
@@ -44,7 +44,7 @@ def test_a_part_computed_again_gives_the_same_numbers(data_dir, monkeypatch):
     """One training of 200 steps. On the machine that made the results the bits agree; elsewhere rounding differs, and
     training lets it grow, so shares may move in the second decimal."""
     monkeypatch.setenv(tasks.VARIABLE, str(data_dir))
-    arrays, record = sweep.committed("spectrum", _run.COMMITTED)
+    arrays, record = machinery.committed("spectrum", _run.COMMITTED)
     (part,) = (p for p in spectrum.parts(record["config"]) if p["name"] == "cifar100-vpt-deep-0")
     for key, value in spectrum.compute(part).items():
         stored = arrays[f"{part['name']}/{key}"]
@@ -55,7 +55,7 @@ def test_a_part_computed_again_gives_the_same_numbers(data_dir, monkeypatch):
 def test_a_part_of_the_family_computed_again_gives_the_same_numbers():
     """A task whose images are made here, so that every clone can: counting shapes, VPT-Deep, seed 0. Accuracies move in
     steps of one image, losses by what training makes of other rounding; shares and masses as above."""
-    arrays, record = sweep.committed("family")
+    arrays, record = machinery.committed("family")
     (part,) = (p for p in family.parts(record["config"]) if p["name"] == "shapes-count:vpt-deep:0")
     found = family.compute(part)
     assert {f"{part['name']}/{key}" for key in found} == {k for k in arrays if k.startswith(f"{part['name']}/")}

@@ -158,7 +158,7 @@ def test_the_answer_does_not_depend_on_what_is_trained_together(kind, monkeypatc
     one, all_, cut = (
         memorisation(vit, "norga", 3, sizes, replace(PLAN, steps=16), kind=kind, outputs=3, at_once=k, seed=4)
         for k in (1, 3, 3)
-        if monkeypatch.setattr("vpt_analysis.training.FOLD", 10**6 if k == 1 else 400) is None
+        if monkeypatch.setattr("vpt_analysis.passes.FOLD", 10**6 if k == 1 else 400) is None
     )
     for other in (all_, cut):
         assert (one.fitted, one.failed) == (other.fitted, other.failed)

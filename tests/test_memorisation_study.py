@@ -9,7 +9,8 @@ import pytest
 
 from paper_figures import _registry
 from paper_figures import memorisation as drawing
-from vpt_analysis import claims, plotting, sweep
+from vpt_analysis import claims, plotting
+from vpt_analysis import study as machinery
 from vpt_analysis.claims import memorisation as rule
 from vpt_analysis.claims.base import Results
 from vpt_analysis.probes.memorisation import stored_bits
@@ -56,7 +57,7 @@ def test_choices_and_parts_are_plain_values_with_names_of_their_own(tier):
     config = study.config(tier)
     parts = study.parts(config)
     assert json.loads(json.dumps(config)) == config and study.parts(json.loads(json.dumps(config))) == parts
-    assert len({part["name"] for part in parts}) == len(parts) and "memorisation" in sweep.names()
+    assert len({part["name"] for part in parts}) == len(parts) and "memorisation" in machinery.names()
     seeds = [part["seed"] for part in parts if not part["name"].startswith("pilot")]
     assert seeds == sorted(seeds) and set(seeds) == set(config["seeds"])
     assert study.PILOT_SEED not in seeds
@@ -227,15 +228,15 @@ def test_nothing_fitted_is_drawn_as_a_half():
 
 
 def stored() -> tuple[dict, dict]:
-    if not (sweep.COMMITTED / "memorisation.npz").exists():  # tests/test_committed_results.py insists on them
+    if not (machinery.COMMITTED / "memorisation.npz").exists():  # tests/test_committed_results.py insists on them
         pytest.skip("no committed results: vpt-analysis study memorisation --tier full --commit")
-    arrays, record = sweep.committed("memorisation")
+    arrays, record = machinery.committed("memorisation")
     return arrays, record["config"]
 
 
 def test_they_belong_to_the_shipped_weights():
     stored()
-    _, record = sweep.committed("memorisation")
+    _, record = machinery.committed("memorisation")
     assert record["inputs"]["weights"] == digest_file(tasks.weights(record["config"]["pretrained"]))
 
 

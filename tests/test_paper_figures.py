@@ -8,7 +8,7 @@ import torch
 
 import vpt_analysis as va
 from paper_figures import offset_map, spectrum
-from vpt_analysis import plotting, sweep
+from vpt_analysis import plotting, study
 from vpt_analysis.probes import states
 from vpt_analysis.studies import tasks
 
@@ -166,7 +166,7 @@ def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
     found = []
     for jobs in (1, 2):
         paths = {part["name"]: tmp_path / str(jobs) / f"{part['name']}.npz" for part in parts}
-        found.append(sweep.collect(spectrum, parts, paths, jobs))
+        found.append(study.collect(spectrum, parts, paths, jobs))
     assert list(found[0]) == list(found[1])
     for name, array in found[0].items():
         np.testing.assert_array_equal(array, found[1][name], err_msg=name)

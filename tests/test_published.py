@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paper_figures import published_tables
-from vpt_analysis import claims, plotting, sweep
+from vpt_analysis import claims, plotting, study
 from vpt_analysis.claims import stored
 from vpt_analysis.studies import published, tables
 
@@ -199,8 +199,8 @@ def test_rows_that_the_rule_speaks_of_have_to_be_there():
 
 
 def test_committed_results_are_those_of_the_shipped_tables():
-    arrays, record = sweep.committed("published")
-    assert record["inputs"] == {name: sweep.digest_file(tables.path(name)) for name in published.READ}
+    arrays, record = study.committed("published")
+    assert record["inputs"] == {name: study.digest_file(tables.path(name)) for name in published.READ}
     assert record["config"] == published.config("full") == published.config("quick")
     for part in published.parts(record["config"]):
         for name, value in published.compute(part).items():

@@ -13,7 +13,8 @@ import torch
 
 from paper_figures import _registry
 from paper_figures import reachable as picture
-from vpt_analysis import claims, plotting, sweep
+from vpt_analysis import claims, plotting
+from vpt_analysis import study as machinery
 from vpt_analysis.attention import KeyGroup
 from vpt_analysis.claims import reachable as rule
 from vpt_analysis.claims import text
@@ -80,7 +81,7 @@ def test_choices_and_parts_are_plain_values_with_names_of_their_own(tier):
     parts = study.parts(config)
     assert json.loads(json.dumps(config)) == config and study.parts(json.loads(json.dumps(config))) == parts
     names = [part["name"] for part in parts]
-    assert len(set(names)) == len(names) and study.inputs(config) == {} and "reachable" in sweep.names()
+    assert len(set(names)) == len(names) and study.inputs(config) == {} and "reachable" in machinery.names()
     for part in parts:
         assert len(part["lengths"]) == len(part["restarts"]) and part["lengths"] == sorted(part["lengths"])
 
@@ -169,7 +170,7 @@ def _before_mlp(layer: OneLayer, outputs: np.ndarray) -> np.ndarray:
 
 
 def test_committed_errors_lie_above_what_is_proved_and_fall_with_the_length():
-    arrays, record = sweep.committed("reachable")
+    arrays, record = machinery.committed("reachable")
     for layer, target in record["config"]["judged"]:
         setting = f"{layer}:{target}"
         bound, built = (arrays[f"{setting}:certificate/{name}"] for name in ("bound", "built"))
@@ -183,7 +184,7 @@ def test_committed_errors_lie_above_what_is_proved_and_fall_with_the_length():
 
 
 def test_parts_computed_again_give_the_same_numbers():
-    arrays, record = sweep.committed("reachable")
+    arrays, record = machinery.committed("reachable")
     parts = {part["name"]: part for part in study.parts(record["config"])}
     found = study.compute(parts["norm:line:certificate"] | {"seeds": [0, 5]})
     for name, value in found.items():
@@ -272,7 +273,7 @@ def test_scope_and_notes_say_what_a_verdict_holds_for(tmp_path):
     assert "second-hand" in " ".join(study.notes(CONFIG, ()))
     whole, without = Path(study.__file__), tmp_path / "study.py"
     without.write_text(whole.read_text().split("\n\n\ndef scope(")[0] + "\n")
-    assert sweep.computing_code(without) == sweep.computing_code(whole)
+    assert machinery.computing_code(without) == machinery.computing_code(whole)
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 
 from paper_figures import _registry
 from paper_figures import skills as figure
-from vpt_analysis import claims, plotting, sweep
+from vpt_analysis import claims, plotting
+from vpt_analysis import study as machinery
 from vpt_analysis.claims import skills as claim
 from vpt_analysis.claims.base import Results
 from vpt_analysis.storage import digest_file
@@ -223,7 +224,7 @@ def test_the_caption_has_the_numbers():
 
 
 def test_committed_results_belong_to_the_shipped_weights_and_counts_are_equal():
-    arrays, record = sweep.committed("skills")
+    arrays, record = machinery.committed("skills")
     for model in study.models(FULL):
         assert record["inputs"][f"weights of {model}"] == digest_file(tasks.weights(model))
     for part in study.parts(record["config"]):
@@ -235,7 +236,7 @@ def test_committed_results_belong_to_the_shipped_weights_and_counts_are_equal():
 def test_a_part_computed_again_gives_the_same_numbers():
     """Its first seed, at the rate that was chosen, of the cheapest part; elsewhere rounding differs, and training lets
     it grow."""
-    arrays, record = sweep.committed("skills")
+    arrays, record = machinery.committed("skills")
     (part,) = (p for p in study.parts(record["config"]) if p["name"] == "toy-mixture:add-2:prefix")
     stored = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{part['name']}/")}
     found = study.compute(part | {"rates": [float(stored["rate"])], "seeds": part["seeds"][:1], "validation": 10})
@@ -246,6 +247,6 @@ def test_a_part_computed_again_gives_the_same_numbers():
 
 
 def test_verdicts_come_from_the_committed_arrays():
-    arrays, record = sweep.committed("skills")
+    arrays, record = machinery.committed("skills")
     cases = claim.skills(Results(arrays, record["config"], "skills"))
     assert [c.name for c in cases] == list(JUDGED)

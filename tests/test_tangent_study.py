@@ -8,7 +8,7 @@ import torch
 
 import vpt_analysis as va
 from paper_figures import _registry, tangent_dimension
-from vpt_analysis import plotting, sweep
+from vpt_analysis import plotting, study
 from vpt_analysis.probes.jacobian import Jacobian
 from vpt_analysis.probes.sketch import gaussian
 from vpt_analysis.studies import tangent
@@ -77,7 +77,7 @@ def test_sizes_are_those_nearest_to_the_count(vit):
 
 def test_a_small_part_has_the_arrays_of_the_committed_ones(tiny):
     found = tangent.compute(tiny)
-    arrays, _ = sweep.committed("tangent")
+    arrays, _ = study.committed("tangent")
     assert {f"vpt-deep:initial/{key}" for key in found} == {k for k in arrays if k.startswith("vpt-deep:initial/")}
     assert all(np.isfinite(a).all() for a in found.values())
     assert found["exact"] and found["certified"] and found["alignment"].shape == (10, 3)
@@ -107,7 +107,7 @@ def test_rates_are_those_of_the_config():
 
 def test_committed_kernels_computed_again(vit):
     """The tangent kernel's diagonal on 6 images, of the three functionals of the sketch that all images share."""
-    arrays, record = sweep.committed("tangent")
+    arrays, record = study.committed("tangent")
     config = record["config"]
     part = {p["name"]: p for p in tangent.parts(config)}
     images = va.data.load(config["data"], "test", 32).subset(n=config["images"], seed=0).normalised(vit.config)[:6]
@@ -122,7 +122,7 @@ def test_committed_kernels_computed_again(vit):
 
 
 def test_committed_numbers_agree_with_each_other():
-    arrays, record = sweep.committed("tangent")
+    arrays, record = study.committed("tangent")
     names = [n for n in tangent_dimension.parts_of(record["config"]) if arrays[f"{n}/fits"]]
     assert len(names) >= 12
     for name in names:

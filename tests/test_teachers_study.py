@@ -9,7 +9,8 @@ import pytest
 
 from paper_figures import _registry
 from paper_figures import teachers as figure
-from vpt_analysis import plotting, sweep
+from vpt_analysis import plotting
+from vpt_analysis import study as machinery
 from vpt_analysis.probes.teachers import NAMES
 from vpt_analysis.studies import teachers as study
 
@@ -64,7 +65,9 @@ def test_choices_and_parts_are_plain_values_with_names_of_their_own(tier):
     parts = study.parts(config)
     assert json.loads(json.dumps(config)) == config and json.loads(json.dumps(parts)) == parts
     names = [p["name"] for p in parts]
-    assert len(set(names)) == len(names) and "teachers" in sweep.names() and set(study.inputs(config)) == {"weights"}
+    assert (
+        len(set(names)) == len(names) and "teachers" in machinery.names() and set(study.inputs(config)) == {"weights"}
+    )
     assert tuple(config["teachers"]) == NAMES and set(config["places"]) <= set(study.PLACES)
     for part in parts:
         if part["kind"] == "floors":  # enough items for the columns of values that read 128 numbers
@@ -137,7 +140,7 @@ def test_risks_and_fits_of_small_parts():
 def test_committed_results_in_part_again():
     """First layer, one prompt: rounding of the backbone's tokens alone can differ, and the search has one direction to
     go in. And the shorter prompts of the constructed head on the circle."""
-    arrays, record = sweep.committed("teachers")
+    arrays, record = machinery.committed("teachers")
     parts = {p["name"]: p for p in study.parts(record["config"])}
     name = "floors:first:lora-v:0"
     found = study.compute(parts[name] | {"lengths": [1], "copied": [1, 2]})

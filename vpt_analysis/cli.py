@@ -140,7 +140,7 @@ def _recipe_flags(p: argparse.ArgumentParser) -> None:
 def figures(args: argparse.Namespace) -> int:
     from paper_figures import _registry, _run
 
-    from .sweep import available_cores
+    from .study import available_cores
 
     if args.list:
         for name in _registry.names():
@@ -152,7 +152,7 @@ def figures(args: argparse.Namespace) -> int:
 
 def claims(args: argparse.Namespace) -> int:
     from .claims import chosen, text
-    from .sweep import available_cores
+    from .study import available_cores
 
     if args.list:
         print(text.listing(chosen(args.ids)))
@@ -162,22 +162,22 @@ def claims(args: argparse.Namespace) -> int:
 
 
 def study(args: argparse.Namespace) -> int:
-    from . import sweep
+    from . import study as machinery
     from .claims import stored
 
     if args.list or args.name is None:
-        print("\n".join(sweep.names()))
+        print("\n".join(machinery.names()))
         return OK if args.list else USAGE
-    jobs = sweep.available_cores() if args.jobs is None else args.jobs
-    module = sweep.study(args.name)
-    sweep.check(args.tier, args.commit, jobs)
-    sweep.check_writable(args.out)
-    plan = sweep.Computed(module, args.tier, args.out / "cache")
+    jobs = machinery.available_cores() if args.jobs is None else args.jobs
+    module = machinery.study(args.name)
+    machinery.check(args.tier, args.commit, jobs)
+    machinery.check_writable(args.out)
+    plan = machinery.Computed(module, args.tier, args.out / "cache")
     arrays = plan.arrays(jobs)
     print(f"{args.name}: {len(plan.parts)} parts, {args.tier} tier, kept in {plan.cache}")
     if args.commit:
         stored.store(plan, arrays)
-        print(f"stored in {sweep.COMMITTED}")
+        print(f"stored in {machinery.COMMITTED}")
     return OK
 
 

@@ -41,7 +41,8 @@ class Order:
 
 
 class Member:
-    """What belongs to one run. ``labels`` lie beside the ``images``; ``validation`` is a pair of both, or None.
+    """What belongs to one run. ``labels`` lie beside the ``images``; ``validation`` is a pair of both, or None. Pooled
+    features stand in for images where the method leaves them as they are (``constants``).
 
     ``trains_head``: whether the head is trained, or given. ``fitted``: shares of its own images after ``evaluated``
     steps, ``accuracies`` those of the validation images. ``stopped`` is the number of steps after which it had fitted
@@ -147,7 +148,10 @@ def share(vit: VisionTransformer, method: nn.Module | None, head: nn.Linear, ima
 def accuracy(
     vit: VisionTransformer, method: nn.Module | None, head: nn.Linear, images: Tensor, labels: Tensor
 ) -> float:
-    """Top-1 accuracy, a share in [0, 1], of ``head`` on the pooled feature; without dropout. ``method`` may be None."""
+    """Top-1 accuracy, a share in [0, 1], of ``head`` on the pooled feature; without dropout. ``method`` may be None.
+
+    In place of images their pooled features (n, F) may be given, where they are at hand.
+    """
     hits = 0
     for scores, part in scored(vit, method, head, images, labels):
         hits += (scores.argmax(-1).cpu() == part.cpu()).sum().item()
@@ -173,8 +177,14 @@ def scored(
     with in_evaluation(method):
         for start in range(0, len(images), 256):
             part = images[start : start + 256]
-            pooled = vit.pool(vit(part) if method is None else method.encode(vit, part))
-            yield head(pooled), labels[start : start + 256]
+            yield head(pooled(vit, method, part)), labels[start : start + 256]
+
+
+def pooled(vit: VisionTransformer, method: nn.Module | None, images: Tensor) -> Tensor:
+    """What a head reads of images, (B, F); features that stand in for them pass as they are."""
+    if images.ndim == 2:
+        return images
+    return vit.pool(vit(images) if method is None else method.encode(vit, images))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from paper_figures import published_slopes as figure
-from vpt_analysis import plotting, sweep
+from vpt_analysis import plotting
+from vpt_analysis import study as machinery
 from vpt_analysis.studies import contamination as study
 
 SMALL = {"sizes": [2000, 3000, 4000], "seeds": [0, 1, 2, 3], "draws": 20_000, "decades": [3, 6, 12, 14, 16]}
@@ -36,7 +37,7 @@ def test_the_full_tier_has_the_published_sizes_and_replicates():
                 config["d"],
             )
     names = [p["name"] for p in study.parts(config)]
-    assert len(set(names)) == len(names) == 42 and "contamination" in sweep.names()
+    assert len(set(names)) == len(names) == 42 and "contamination" in machinery.names()
     assert study.inputs(config) == {}
 
 
@@ -97,7 +98,7 @@ def test_same_part_same_bits_and_replicates_do_not_know_each_other():
 @pytest.mark.parametrize("name", ["distinguishable:1000", "near:1624", "information:constant"])
 def test_committed_results_computed_again(name):
     """The bits on the machine that made them; elsewhere what Newton's steps leave of other rounding."""
-    arrays, record = sweep.committed("contamination")
+    arrays, record = machinery.committed("contamination")
     (again,) = (p for p in study.parts(record["config"]) if p["name"] == name)
     found = study.compute(again)
     for key in {"beta", "tau", "eta", "nu", "predicted"} & set(found):

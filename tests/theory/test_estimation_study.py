@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpt_analysis import sweep
+from vpt_analysis import study as machinery
 from vpt_analysis.studies import approximation, estimation
 from vpt_analysis.theory import regression, voronoi
 from vpt_analysis.theory.frozen import frozen
@@ -43,7 +43,7 @@ def test_choices_and_parts_are_plain_values_with_names_of_their_own(name, tier):
     assert json.loads(json.dumps(config)) == config and json.loads(json.dumps(parts)) == parts
     assert study.parts(json.loads(json.dumps(config))) == parts
     names = [part["name"] for part in parts]
-    assert len(set(names)) == len(names) and study.inputs(config) == {} and name in sweep.names()
+    assert len(set(names)) == len(names) and study.inputs(config) == {} and name in machinery.names()
     sizes = [part["n"] for part in parts]
     assert sizes == sorted(sizes, reverse=True)  # the largest work first
     assert config["replicates"] >= (40 if tier == "full" else 20)
@@ -225,10 +225,10 @@ def test_committed_results_computed_again(name, which):
     """The bits on the machine that made them. Elsewhere rounding differs, as it does here with chunks of another size:
     costs of certified fits then move by 1e-9, estimates by what the tolerance of a fit leaves. Of the 40 replicates one
     or two may be certified, or agree with other starts, by a hair."""
-    if not (sweep.COMMITTED / f"{name}.npz").exists():  # tests/test_committed_results.py insists on them
+    if not (machinery.COMMITTED / f"{name}.npz").exists():  # tests/test_committed_results.py insists on them
         pytest.skip(f"no committed results for {name}: vpt-analysis study {name} --tier full --commit")
     study = STUDIES[name]
-    arrays, record = sweep.committed(name)
+    arrays, record = machinery.committed(name)
     (part,) = (p for p in study.parts(record["config"]) if p["name"] == which)
     found = study.compute(part)
     stored = {key: arrays[f"{which}/{key}"] for key in found}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .. import sweep
+from .. import study as machinery
 from ..errors import unknown
 from .base import INCONCLUSIVE, Case, Claim, Results, Verdict
 from .registry import CLAIMS
@@ -39,13 +39,13 @@ def judge(which: str | Claim, arrays: Mapping[str, np.ndarray], config: dict, we
     claim = which if isinstance(which, Claim) else chosen([which])[0]
     cases = tuple(claim.cases(Results(arrays, config, claim.study)))
     verdict = claim.joined([c.verdict for c in cases])
-    scope = sweep.study(claim.study).scope(config, weights)
+    scope = machinery.study(claim.study).scope(config, weights)
     return Verdict(claim, verdict, cases, scope, notes(claim, config, cases, verdict))
 
 
 def notes(claim: Claim, config: dict, cases: tuple[Case, ...], verdict: str) -> tuple[str, ...]:
     """What the reader has to know: of the claim, of its study, and of cases that disagree."""
-    found = [*claim.notes, *sweep.study(claim.study).notes(config, cases)]
+    found = [*claim.notes, *machinery.study(claim.study).notes(config, cases)]
     if verdict == INCONCLUSIVE and len({c.verdict for c in cases} - {INCONCLUSIVE}) > 1:
         found.append("The cases contradict each other, so there is no verdict in common.")
     return tuple(found)

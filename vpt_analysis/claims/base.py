@@ -14,7 +14,7 @@ Intervals are 95 % percentile bootstraps over seeds with 10,000 resamples, of pa
 seed, unless the rule names another. One seed has no interval, so every rule is inconclusive there. Numbers that are not
 sampled, such as printed ones, have none and need none.
 
-A study that claims draw on has two functions more than ``vpt_analysis.sweep`` asks for; what they say is no part of its
+A study that claims draw on has two functions more than ``vpt_analysis.study`` asks for; what they say is no part of its
 results:
 
 - ``scope(config, weights) -> str``: what a verdict holds for; ``weights`` is the digest of the backbone's file, if any;

@@ -9,38 +9,38 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import sweep
+from .. import study as machinery
 from ..provenance import provenance
 from ..storage import digest_file
 from . import CLAIMS, judge
 from .base import Verdict
 
 
-def store(plan: sweep.Computed, arrays: Mapping[str, np.ndarray]) -> None:
+def store(plan: machinery.Computed, arrays: Mapping[str, np.ndarray]) -> None:
     """Store the results of a full run of a study, and the verdicts that they give."""
     plan.store(arrays)
-    store_verdicts(sweep.name(plan.module))
+    store_verdicts(machinery.name(plan.module))
 
 
 def store_verdicts(study: str, folder: Path | None = None) -> bool:
     """Judge a study's committed results and write the verdicts into ``claims.json``, beside those of other studies.
     False where no claim draws on the study."""
-    folder = folder or sweep.COMMITTED
+    folder = folder or machinery.COMMITTED
     claims = [claim for claim in CLAIMS.values() if claim.study == study]
     if not claims:
         return False
-    arrays, made = sweep.committed(study, folder)
+    arrays, made = machinery.committed(study, folder)
     verdicts = {c.id: record(judge(c, arrays, made["config"], made["inputs"].get("weights"))) for c in claims}
     files = {name: digest_file(folder / name) for name in (f"{study}.npz", f"{study}.json")}
     new = {"collected_with": made["collected_with"], "files": files, "judged_with": provenance(), "verdicts": verdicts}
-    sweep.write_json(folder / "claims.json", read(folder) | {study: new})
+    machinery.write_json(folder / "claims.json", read(folder) | {study: new})
     return True
 
 
 def read(folder: Path | None = None) -> dict:
     """What ``claims.json`` holds, by study; nothing where there is none."""
     try:
-        return json.loads(((folder or sweep.COMMITTED) / "claims.json").read_text(encoding="utf-8"))
+        return json.loads(((folder or machinery.COMMITTED) / "claims.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import sweep
+from .. import study as machinery
 from . import chosen, judge, stored
 from .base import Claim, Figure, Verdict
 
@@ -28,7 +28,7 @@ def run(ids: Sequence[str], tier: str, out: Path, commit: bool, jobs: int) -> in
     cannot be written or results are missing.
     """
     claims = chosen(ids)
-    sweep.check(tier, commit and tier != "committed", jobs)  # committed results: their verdicts alone are stored
+    machinery.check(tier, commit and tier != "committed", jobs)  # committed results: their verdicts alone are stored
     studies = dict.fromkeys(claim.study for claim in claims)
     for i, study in enumerate(studies):
         print(end="\n" if i else "")
@@ -38,7 +38,7 @@ def run(ids: Sequence[str], tier: str, out: Path, commit: bool, jobs: int) -> in
                 print(shown(judge(claim, arrays, config, inputs.get("weights"))), end="\n\n")
         print(textwrap.fill(origin, WIDTH, break_on_hyphens=False))
         if commit:
-            print(f"Stored in {sweep.COMMITTED}")
+            print(f"Stored in {machinery.COMMITTED}")
     print("\n".join([again(claims if ids else ()), *(BEFORE[study] for study in studies if study in BEFORE)]))
     return 0
 
@@ -53,13 +53,13 @@ def again(claims: Sequence[Claim]) -> str:
 def results(study: str, tier: str, out: Path, commit: bool, jobs: int):
     """Arrays, config, input digests and one line on what made them."""
     if tier == "committed":
-        plan = sweep.Committed(study)
+        plan = machinery.Committed(study)
         arrays = plan.arrays()
         if commit:
             stored.store_verdicts(study)
     else:
-        sweep.check_writable(out)
-        plan = sweep.Computed(sweep.study(study), tier, out / "cache")
+        machinery.check_writable(out)
+        plan = machinery.Computed(machinery.study(study), tier, out / "cache")
         arrays = plan.arrays(jobs)
         if commit:
             stored.store(plan, arrays)

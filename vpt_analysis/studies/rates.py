@@ -71,7 +71,7 @@ def best(arrays: dict[str, np.ndarray], config: dict) -> dict[str, float]:
 
 def chosen() -> dict[str, float]:
     """The rates of the committed full run."""
-    from .. import sweep
+    from .. import study
 
-    arrays, record = sweep.committed("rates")
+    arrays, record = study.committed("rates")
     return best(arrays, record["config"])

@@ -14,7 +14,8 @@ import pytest
 
 import paper_figures
 from paper_figures import _run
-from vpt_analysis import studies, sweep
+from vpt_analysis import studies
+from vpt_analysis import study as machinery
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,8 +79,8 @@ class Fake:
         assert old in self.file.read_text()
         self.edit(self.file.read_text().replace(old, new))
 
-    def plan(self, tier: str = "quick") -> sweep.Computed:
-        return sweep.Computed(sweep.study("fake_study"), tier, self.out / "cache")
+    def plan(self, tier: str = "quick") -> machinery.Computed:
+        return machinery.Computed(machinery.study("fake_study"), tier, self.out / "cache")
 
     @property
     def computed(self) -> list[str]:
@@ -92,7 +93,7 @@ def fake(tmp_path, monkeypatch) -> Fake:
     monkeypatch.setenv("FAKE_STUDY", str(tmp_path))
     monkeypatch.setattr(studies, "__path__", [*studies.__path__, str(tmp_path / "studies")])
     monkeypatch.setattr(paper_figures, "__path__", [*paper_figures.__path__, str(tmp_path / "figures")])
-    monkeypatch.setattr(sweep, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(machinery, "COMMITTED", tmp_path / "committed")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within one second would look like one
     yield Fake(tmp_path)
     for name in ("vpt_analysis.studies.fake_study", "paper_figures.one", "paper_figures.two"):
@@ -100,9 +101,9 @@ def fake(tmp_path, monkeypatch) -> Fake:
 
 
 def test_studies_are_the_modules_that_compute():
-    assert {"family", "rates"} <= set(sweep.names()) and not {"arms", "tasks"} & set(sweep.names())
+    assert {"family", "rates"} <= set(machinery.names()) and not {"arms", "tasks"} & set(machinery.names())
     with pytest.raises(ValueError, match="unknown study 'famly'; did you mean 'family'"):
-        sweep.study("famly")
+        machinery.study("famly")
 
 
 def test_two_figures_of_one_study_compute_it_once(fake):
@@ -146,10 +147,10 @@ def test_package_code_leaves_out_what_only_shows_and_what_only_chooses(tmp_path,
     }.items():  # fmt: skip
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    monkeypatch.setattr(machinery, "ROOT", tmp_path)
 
     def digest() -> str:
-        return sweep.package_code.__wrapped__()
+        return machinery.package_code.__wrapped__()
 
     before = digest()
     (tmp_path / "claims/rules.py").write_text("b = 2")
@@ -169,21 +170,21 @@ def test_committed_results_of_a_study_serve_every_figure(fake):
     computed = list(fake.computed)
     assert _run.run(["one", "two"], "committed", fake.out) == 0
     assert fake.computed == computed
-    arrays, record = sweep.committed("fake_study")
+    arrays, record = machinery.committed("fake_study")
     assert arrays["task:2/y"].shape == (5,) and record["config"]["size"] == 5
     assert set(record) == {"config", "inputs", "collected_with"} and set(record["inputs"]) == {"weights"}
 
 
 def test_missing_committed_results_say_how_to_make_them(fake):
     with pytest.raises(FileNotFoundError, match="vpt-analysis study fake_study --tier full --commit"):
-        sweep.committed("fake_study")
+        machinery.committed("fake_study")
 
 
 def test_killed_run_loses_the_part_in_flight_and_no_other(fake):
     script = (
-        "import sys; from vpt_analysis import studies, sweep; studies.__path__.append(sys.argv[1])\n"
+        "import sys; from vpt_analysis import studies, study as machinery; studies.__path__.append(sys.argv[1])\n"
         "from pathlib import Path\n"
-        "sweep.Computed(sweep.study('fake_study'), 'quick', Path(sys.argv[2])).arrays(1)"
+        "machinery.Computed(machinery.study('fake_study'), 'quick', Path(sys.argv[2])).arrays(1)"
     )
     command = [sys.executable, "-B", "-c", script, str(fake.folder / "studies"), str(fake.out / "cache")]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT), "FAKE_SLEEP": "60"})
@@ -208,7 +209,7 @@ def test_parts_are_computed_on_one_thread_and_the_setting_comes_back():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with sweep.one_thread():
+        with machinery.one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -217,5 +218,5 @@ def test_parts_are_computed_on_one_thread_and_the_setting_comes_back():
 
 def test_objects_are_not_stored(tmp_path):
     with pytest.raises(TypeError, match="holds Python objects"):
-        sweep.write(tmp_path / "a.npz", {"x": np.array([{}])})
+        machinery.write(tmp_path / "a.npz", {"x": np.array([{}])})
     assert list(tmp_path.iterdir()) == []
