@@ -12,6 +12,7 @@ import vpt_analysis as va
 from tests.reference import MECHANISMS, random_prompt, random_vit
 from vpt_analysis import members, training
 from vpt_analysis.members import Order
+from vpt_analysis.readouts import features
 from vpt_analysis.training import Training, accuracy, train, train_many
 
 
@@ -58,19 +59,18 @@ def test_nothing_frozen_moves(name):
     assert any(moved) or not start, "nothing was trained"
 
 
-def plain_loop(vit, prompt, images, labels, plan, optimiser):
+def plain_loop(vit, method, images, labels, plan, optimiser):
     """The same run, written out: losses and classifier weights."""
     generator = torch.Generator().manual_seed(plan.seed)
-    weight = (torch.randn(2, vit.config.width, generator=generator) * 0.01).to(images).requires_grad_()
+    weight = (torch.randn(2, features(vit), generator=generator) * 0.01).to(images).requires_grad_()
     bias, left, losses = torch.zeros(2).to(images).requires_grad_(), [], []
-    step_with = optimiser([*prompt.parameters(), weight, bias])
+    step_with = optimiser([*method.parameters(), weight, bias])
     for step in range(plan.steps):
         if len(left) < plan.batch:
             left = torch.randperm(len(images), generator=generator).tolist()
         index, left = left[: plan.batch], left[plan.batch :]
-        loss = -torch.log_softmax(vit(images[index], prompt)[:, 0] @ weight.T + bias, -1)[
-            range(plan.batch), labels[index]
-        ]
+        scores = vit.pool(method.encode(vit, images[index])) @ weight.T + bias
+        loss = -torch.log_softmax(scores, -1)[range(plan.batch), labels[index]]
         step_with.zero_grad()
         loss.mean().backward()
         warmup = plan.steps // 5
