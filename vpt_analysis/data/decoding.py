@@ -24,6 +24,7 @@ MAX_PIXELS = 89_478_485  # PIL's own limit, from which it warns; a decompression
 CHUNK = 64  # images a task: small ones decode in 0.1 ms, and a task costs as much
 
 Read = Callable[[], bytes]
+Produce = Callable[[int], tuple[np.ndarray, int, bytes]]
 
 
 def check_size(size: int | None, what: str) -> None:
@@ -103,30 +104,51 @@ def decode_all(
     labels and encoded bytes, so a folder and a tar of the same files have the same one. With ``size=None`` all images
     must have the size of the first.
     """
+    messages = messages or files
+
+    def produce(i: int) -> tuple[np.ndarray, int, bytes]:
+        data = read[i]()
+        return decode(data, messages[i], size), labels[i], hashlib.sha256(data).digest()
+
+    return collect(name, files, produce, class_names, size, messages)
+
+
+def collect(
+    name: str,
+    files: Sequence[str],
+    produce: Produce,
+    class_names: Sequence[str],
+    size: int | None,
+    messages: Sequence[str],
+) -> ImageSet:
+    """An ``ImageSet`` of what ``produce(i)`` gives for each of ``files``, called from a pool of threads.
+
+    ``produce`` gives pixels uint8 (3, h, w), the label, and the sha256 of the image as its source has it.
+    """
     check_size(size, name)
     if not files:
         raise ValueError(f"{name}: no images; expected at least one")
-    messages = messages or files
-    first = decode(read[0](), messages[0], size)
+    first = produce(0)[0]
     images = np.empty((len(files), *first.shape), dtype=np.uint8)  # (n, 3, h, w)
 
-    def work(indices: range) -> list[bytes]:
-        digests = []
+    def work(indices: range) -> list[tuple[int, bytes]]:
+        rows = []
         for i in indices:
-            data = read[i]()
-            image = decode(data, messages[i], size)
+            image, label, digest = produce(i)
             if image.shape != first.shape:
                 raise ValueError(
                     f"{messages[i]}: {image.shape[2]}×{image.shape[1]} pixels, but {messages[0]} has "
                     f"{first.shape[2]}×{first.shape[1]}; expected one size. Give size= to resize and crop them"
                 )
             images[i] = image
-            digests.append(hashlib.sha256(data).digest())
-        return digests
+            rows.append((label, digest))
+        return rows
 
     total = hashlib.sha256(repr((tuple(class_names), size)).encode())
-    for i, digest in enumerate(_in_order(work, len(files))):
-        total.update(f"{files[i]}|{labels[i]}|".encode() + digest)
+    labels = []
+    for i, (label, digest) in enumerate(_in_order(work, len(files))):
+        total.update(f"{files[i]}|{label}|".encode() + digest)
+        labels.append(label)
     return ImageSet(
         torch.from_numpy(images),
         torch.tensor(labels, dtype=torch.int64),
@@ -137,11 +159,11 @@ def decode_all(
     )
 
 
-def _in_order(work: Callable[[range], list[bytes]], n: int) -> Iterator[bytes]:
+def _in_order(work: Callable[[range], list[tuple[int, bytes]]], n: int) -> Iterator[tuple[int, bytes]]:
     """``work`` over chunks of range(n) in threads; the first error stops what has not begun."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
-        for digests in pool.map(work, (range(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK))):
-            yield from digests
+        for rows in pool.map(work, (range(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK))):
+            yield from rows
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
