@@ -94,7 +94,7 @@ def test_batches_do_not_matter_and_only_a_sample_is_held(sample, monkeypatch):
     from vpt_analysis.prompts import prototypes
 
     monkeypatch.setattr(prototypes, "SAMPLE", sample)
-    whole, parts = (prototypes.entering(VIT, IMAGES, np.random.default_rng(0), batch=batch) for batch in (64, 3))
+    whole, parts = (content.entering(VIT, IMAGES, np.random.default_rng(0), batch=batch) for batch in (64, 3))
     everything = [x.flatten(0, 1) for x in entering(VIT, IMAGES, None)]
     rng = np.random.default_rng(0)
     for a, b, tokens in zip(whole, parts, everything, strict=True):
