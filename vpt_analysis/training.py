@@ -5,78 +5,23 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attention import wide
-from .bank import Bank, gather
 from .checkpoints import Checkpoint, describe
-from .errors import unknown
-from .fits import check_method
+from .constants import features_for_images, is_constant
 from .members import Member, Order, accuracy, pairs, validation_pairs
+from .passes import backward, check_together, folded
 from .progress import progress
-from .readouts import count_outputs, given_heads, mean_loss, new_head, read
+from .readouts import count_outputs, given_heads, new_head
+from .settings import Training, common
 from .vit import VisionTransformer
 
 __all__ = ["Trained", "Training", "accuracy", "frozen", "learning_rate", "train", "train_many"]
-
-OPTIMISERS, PRECISIONS = ("adamw", "sgd"), ("model", "bfloat16")
-# Components of tokens that a bank takes through the backbone at a time on a CPU: 64 images of 65 tokens of width 128.
-# More only leave its caches, fewer wait for Python.
-FOLD = 64 * 65 * 128
-OWN = ("seed", "lr", "weight_decay")  # what runs that train together may differ in
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a run does.
-
-    ``optimiser`` "adamw" or "sgd" (with ``momentum``); ``lr`` is the peak, reached after the share ``warmup`` of the
-    ``steps``, from where it falls to 0 by half a cosine. ``batch`` images are in memory at a time, ``accumulate`` such
-    batches make a step. ``precision`` "model" is the backbone's dtype, "bfloat16" runs the forward pass in it
-    (autocast) and leaves parameters as they are. Every ``evaluate_every`` steps (0: at the end only) the accuracy on
-    the validation images is measured; with ``patience`` > 0 a run stops after so many evaluations without a better one
-    and keeps the best state, otherwise it goes to the end and keeps that. With ``enough`` > 0 a run stops, too, when an
-    evaluation finds that share of its own training images fitted: the accuracy, or 1 less the relative squared error.
-    ``seed``: the start of a head that is trained, the order of images and dropout; the method brings its own start.
-    """
-
-    steps: int
-    lr: float = 1e-2
-    weight_decay: float = 1e-4
-    batch: int = 64
-    optimiser: str = "adamw"
-    momentum: float = 0.9
-    warmup: float = 0.1
-    precision: str = "model"
-    accumulate: int = 1
-    evaluate_every: int = 0
-    patience: int = 0
-    seed: int = 0
-    enough: float = 0.0
-
-    def __post_init__(self):
-        least = {"steps": 1, "batch": 1, "accumulate": 1, "evaluate_every": 0, "patience": 0, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ValueError(f"{name} is {value!r}; expected an integer, at least {bound}")
-        for name, bound in {"lr": math.inf, "weight_decay": math.inf, "momentum": 1, "warmup": 1, "enough": 1}.items():
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or value > bound:
-                raise ValueError(f"{name} is {value!r}; expected a number from 0 to {bound}")
-        for name, known in {"optimiser": OPTIMISERS, "precision": PRECISIONS}.items():
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
-        for name in ("patience", "enough"):
-            if getattr(self, name) and not self.evaluate_every:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)} and nothing is evaluated on the way; set evaluate_every too"
-                )
 
 
 @dataclass(frozen=True)
@@ -142,7 +87,7 @@ def train_many(
     label: str = "train",
 ) -> list[Trained]:
     """K runs of ``train`` in one pass: prompts of one mechanism, length and options, folded into a batch (``Bank``), on
-    a CPU into several (``FOLD``).
+    a CPU into several (``passes.FOLD``); or methods without parameters, whose heads all read features computed once.
 
     ``images``, ``labels``, ``head`` and ``validation`` are shared, or lists of K; sets of images may differ in size
     where each has enough for a step. ``trainings`` may differ in seed, lr and weight decay. The runs equal K separate
@@ -153,9 +98,7 @@ def train_many(
     k = len(methods)
     trainings = [trainings] * k if isinstance(trainings, Training) else list(trainings)
     plan = common(trainings, k)
-    method = methods[0] if k == 1 else Bank(methods)
-    check_method(method)
-    method.check_fits(vit)
+    check_together(vit, methods)
     data = pairs(vit, images, labels, k, "images")
     held_out = [None] * k if validation is None else validation_pairs(vit, validation, k)
     if validation is None and plan.evaluate_every and not plan.enough:
@@ -172,23 +115,10 @@ def train_many(
     file = None
     if checkpoint is not None:
         file = Checkpoint(Path(checkpoint), checkpoint_every, describe(vit, members, trainings, outputs))
-    losses = fit(vit, method, members, trainings, file, label)
+    if all(map(is_constant, methods)):
+        features_for_images(vit, members, plan.precision)
+    losses = fit(vit, members, trainings, file, label)
     return [finish(m, own) for m, own in zip(members, losses.T, strict=True)]
-
-
-def common(trainings: list[Training], k: int) -> Training:
-    """The training that all runs share but for ``OWN``."""
-    if len(trainings) != k or not k:
-        raise ValueError(f"{len(trainings)} trainings for {k} methods; expected one for all, or one each")
-    first = asdict(trainings[0])
-    for number, other in enumerate(map(asdict, trainings)):
-        for name in first:
-            if name not in OWN and other[name] != first[name]:
-                raise ValueError(
-                    f"run {number} has {name} {other[name]!r}, run 0 has {first[name]!r}; runs that train together may "
-                    f"differ in {', '.join(OWN)} only"
-                )
-    return trainings[0]
 
 
 def start(
@@ -209,31 +139,20 @@ def start(
     return Member(method, *data, validation, head, order, trains_head=given is None)
 
 
-def folded(vit: VisionTransformer, members: list[Member], batch: int) -> list[tuple[nn.Module, list[Member]]]:
-    """The members that go through the backbone together, with the method that stands for them: one, or a bank."""
-    most = len(members)
-    if members and vit.patch.weight.device.type == "cpu":
-        (h, w), p = members[0].images.shape[-2:], vit.config.patch_size
-        tokens = vit.config.prefix + (h // p) * (w // p)
-        most = max(1, FOLD // (batch * tokens * vit.config.width))
-    parts = [members[i : i + most] for i in range(0, len(members), most)]
-    return [(part[0].method if len(part) == 1 else Bank([m.method for m in part]), part) for part in parts]
-
-
 def fit(
     vit: VisionTransformer,
-    method: nn.Module,
     members: list[Member],
     trainings: list[Training],
     checkpoint: Checkpoint | None,
     label: str,
 ) -> Tensor:
-    """The loop: train ``method``, which is the only member's or the bank of them all; losses (steps, K)."""
+    """The loop: losses (steps, K)."""
     plan, device = trainings[0], vit.patch.weight.device
     optimiser = make_optimiser(members, trainings)
     losses = torch.zeros(plan.steps, len(members), dtype=torch.float64, device=device)
     warmup = int(plan.steps * plan.warmup + 1e-9)
-    with training_mode(method), frozen(vit), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    methods = nn.ModuleList([m.method for m in members])
+    with training_mode(methods), frozen(vit), torch.random.fork_rng([device] if device.type == "cuda" else []):
         # Dropout draws from the global generators; a run on the CPU leaves those of accelerators alone.
         (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(plan.seed)
         done = 0 if checkpoint is None else checkpoint.restore(members, optimiser, losses)
@@ -258,22 +177,6 @@ def fit(
                 checkpoint.save(step + 1, members, optimiser, losses)
     optimiser.zero_grad()
     return losses
-
-
-def backward(vit: VisionTransformer, method: nn.Module, members: list[Member], plan: Training) -> Tensor:
-    """Gradients of one step of the members that ``method`` stands for, summed over its batches; their losses (K,)."""
-    orders = [m.order.next() for m in members]
-    total = 0
-    for indices in zip(*(order.split(plan.batch) for order in orders), strict=True):
-        images, labels = (gather([getattr(m, what) for m in members], indices) for what in ("images", "labels"))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            pooled = vit.pool(method.encode(vit, images)).unflatten(0, (len(members), -1))  # (K, B, F)
-            scores = read([m.head for m in members], pooled)
-        loss = mean_loss(scores.to(wide(scores)), labels.unflatten(0, (len(members), -1)))
-        loss = loss * (len(indices[0]) / len(orders[0]))
-        loss.sum().backward()
-        total = total + loss.detach()
-    return total
 
 
 def make_optimiser(members: list[Member], trainings: list[Training]) -> torch.optim.Optimizer:
