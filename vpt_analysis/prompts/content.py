@@ -16,7 +16,7 @@ SAMPLE = 20_000  # content tokens a layer that a clustering sees
 
 @torch.no_grad()
 def mean_tokens(vit: VisionTransformer, images: Tensor, batch: int = 64) -> list[Tensor]:
-    """The mean over ``images`` (n, C, h, w) of the content tokens that enter each layer, one a position: (N, d) a layer.
+    """Means over ``images`` (n, C, h, w) of the content tokens that enter each layer, one a position: (N, d) a layer.
     Raises ``ValueError`` where there are no images."""
     if not len(images):
         raise ValueError("no images given; means are those of their content tokens, so give some")

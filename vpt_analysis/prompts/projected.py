@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from ..vit import ViTConfig
-from .base import TokenPrompt, checked_count, per_image
+from ..vit import Block, ViTConfig
+from .base import Prompt, TokenPrompt, checked_count, per_image
 
 
 class Projected(TokenPrompt):
     r"""VPT-Deep's tokens through the extras of the released VAPT: a trainable LayerNorm a layer and a residual
     projector of width r that all layers share,
 
-    .. math:: G_{\ell j} = \mathrm{LN}_\ell(p_{\ell j}), \qquad P_{\ell j} = W_2\,\mathrm{ReLU}(W_1 G_{\ell j}) + G_{\ell j}.
+    .. math:: G_j = \mathrm{LN}_\ell(p_{\ell j}), \qquad P_j = W_2\,\mathrm{ReLU}(W_1 G_j) + G_j.
 
     The prompts are those of ``vapt-released`` with learnable tokens in place of what is mixed from the image's patches,
     so they are the same for every image: the control that claim C9 asks for. L·P·d + 2·L·d + 2·r·d parameters. The
@@ -46,5 +46,5 @@ class Projected(TokenPrompt):
         normed = self.norms[layer](self.tokens[layer])  # (P, d)
         return per_image(self.up(F.relu(self.down(normed))) + normed, self.dropout, len(x))
 
-    def place(self, layer: int, block: nn.Module, tokens: Tensor) -> None:
-        raise ValueError(f"{self.name} tokens pass a projector first, so prototypes cannot be placed")
+    def place(self, layer: int, block: Block, tokens: Tensor) -> None:
+        Prompt.place(self, layer, block, tokens)  # refuses: what stands in the sequence is made from the tokens
