@@ -27,14 +27,15 @@ OTHER = {
     "prefix-shared": {"rank": 5},
     "vapt": {
         "kernel": 3, "padding": True, "rank": 3, "activation": "tanh", "static_first": True, "norm": True,
-        "residual": True, "bias": True, "zero_init": True, "dropout": 0.1,
+        "residual": True, "bias": True, "zero_init": True, "mean_fed": True, "dropout": 0.1,
     },
     "vapt-released": {
         "kernel": 3, "padding": True, "rank": 3, "activation": "gelu", "static_first": False, "norm": False,
-        "residual": False, "bias": False, "zero_init": False, "dropout": 0.1,
+        "residual": False, "bias": False, "zero_init": False, "mean_fed": True, "dropout": 0.1,
     },
     "vfpt": {"share": 0.8, "dropout": 0.1},
     "vpt-deep": {"dropout": 0.1},
+    "vpt-projected": {"rank": 5, "dropout": 0.1},
     "vpt-shallow": {"dropout": 0.1},
     "zero-init": {"dropout": 0.1},
 }  # fmt: skip
@@ -70,6 +71,7 @@ COUNTS = {  # trained scalars on ViT-B/16: d 768, L 12, H 12, 14×14 patches
     "e2vpt": lambda p: 9216 * p + 12 * 5 * 768,  # keys and values are shared
     "zero-init": lambda p: 9216 * p + 12 * 12,  # an α for every layer and head
     "cross": lambda p: 9216 * p,
+    "vpt-projected": lambda p: 9216 * p + 2 * 12 * 768 + 2 * 8 * 768,
 }
 
 

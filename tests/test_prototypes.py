@@ -9,14 +9,14 @@ from sklearn.cluster import KMeans
 
 import vpt_analysis as va
 from tests.reference import MECHANISMS, entering, random_images, random_vit
-from vpt_analysis.prompts import from_prototypes
+from vpt_analysis.prompts import content, from_prototypes
 
 VIT = random_vit(image_size=16, width=16, heads=2, depth=2)  # 5 tokens an image
 IMAGES = random_images(VIT, 8)
 TOKENS = ("vpt-deep", "vfpt", "e2vpt", "zero-init", "cross", "norga")  # tokens for every layer
 TRAVEL = ("vpt-shallow", "gated")  # tokens for the first layer
 UNTIED = ("prefix", "prefix-scaled", "prefix-shared")
-REFUSED = ("vapt", "vapt-released")
+REFUSED = ("vapt", "vapt-released", "vpt-projected")
 
 
 def test_every_mechanism_is_sorted():
@@ -91,10 +91,8 @@ def test_same_seed_same_start():
 
 @pytest.mark.parametrize("sample", [20_000, 7])
 def test_batches_do_not_matter_and_only_a_sample_is_held(sample, monkeypatch):
-    from vpt_analysis.prompts import prototypes
-
-    monkeypatch.setattr(prototypes, "SAMPLE", sample)
-    whole, parts = (prototypes.entering(VIT, IMAGES, np.random.default_rng(0), batch=batch) for batch in (64, 3))
+    monkeypatch.setattr(content, "SAMPLE", sample)
+    whole, parts = (content.entering(VIT, IMAGES, np.random.default_rng(0), batch=batch) for batch in (64, 3))
     everything = [x.flatten(0, 1) for x in entering(VIT, IMAGES, None)]
     rng = np.random.default_rng(0)
     for a, b, tokens in zip(whole, parts, everything, strict=True):

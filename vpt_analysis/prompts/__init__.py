@@ -13,6 +13,7 @@ from .norga import NoRGa
 from .prefix import Prefix
 from .prefix_scaled import PrefixScaled
 from .prefix_shared import PrefixShared
+from .projected import Projected
 from .prototypes import from_prototypes
 from .registry import create, names, register
 from .vapt import VAPT, VAPTReleased
@@ -23,7 +24,7 @@ from .zero_init import ZeroInit
 
 for _mechanism in (
     VPTShallow, VPTDeep, VAPT, VAPTReleased, NoRGa, Gated, VFPT, Prefix, PrefixShared, PrefixScaled, E2VPT, ZeroInit,
-    Cross,
+    Cross, Projected,
 ):  # fmt: skip
     register(_mechanism)
 

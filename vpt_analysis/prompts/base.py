@@ -42,6 +42,10 @@ class Prompt(nn.Module):
         """Draw the initial parameters from ``generator``."""
         raise NotImplementedError
 
+    def prepare(self, vit: VisionTransformer, images: Tensor) -> None:
+        """Take from training images (n, C, h, w) what the mechanism needs to know of them before it is trained; most
+        need nothing. Whoever trains a mechanism calls it once, on the images that it will be trained on."""
+
     def forward(
         self, layer: int, block: Block, x: Tensor, before: Riders | None
     ) -> tuple[Tensor | None, KeyGroup | None]:

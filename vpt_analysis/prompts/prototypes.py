@@ -8,9 +8,8 @@ from torch import Tensor
 
 from ..vit import VisionTransformer
 from .base import Prompt
+from .content import entering
 from .registry import create
-
-SAMPLE = 20_000  # content tokens a layer that the clustering sees
 
 
 @torch.no_grad()
@@ -37,33 +36,3 @@ def from_prototypes(name: str, vit: VisionTransformer, images: Tensor, length: i
         centres = KMeans(length, n_init=1, random_state=seed).fit(some).cluster_centers_ if length else some[:0]
         prompt.place(layer, vit.blocks[layer], torch.from_numpy(centres).to(vit.patch.weight))
     return prompt
-
-
-def entering(vit: VisionTransformer, images: Tensor, rng: np.random.Generator, batch: int = 64) -> list[Tensor]:
-    """Content tokens that enter each layer without a prompt, in random order and ``SAMPLE`` of them at most: (m, d) a
-    layer. Only those are held."""
-    per_image = vit.embed(images[:1]).shape[1]
-    orders = [rng.permutation(len(images) * per_image)[:SAMPLE] for _ in vit.blocks]
-    wanted = [np.sort(order) for order in orders]
-    found: list[list[Tensor]] = [[] for _ in vit.blocks]
-    first = 0  # of the batch under way, among all tokens
-
-    def keep(layer: int, tokens: Tensor) -> None:
-        low, high = np.searchsorted(wanted[layer], [first, first + len(tokens)])
-        found[layer].append(tokens[torch.from_numpy(wanted[layer][low:high] - first).to(tokens.device)])
-
-    hooks = [
-        block.register_forward_pre_hook(lambda _, args, layer=layer: keep(layer, args[0].flatten(0, 1)))
-        for layer, block in enumerate(vit.blocks)
-    ]
-    try:
-        for start in range(0, len(images), batch):
-            first = start * per_image
-            vit(images[start : start + batch])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [
-        torch.cat(tokens)[torch.from_numpy(np.searchsorted(order, shuffled))]
-        for tokens, order, shuffled in zip(found, wanted, orders, strict=True)
-    ]

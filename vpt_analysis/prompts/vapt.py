@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from ..errors import unknown
-from ..vit import ViTConfig
+from ..vit import VisionTransformer, ViTConfig
 from .base import KeyPrompt, checked_count, checked_dropout, checked_flag, official_bound, per_image
+from .content import mean_tokens
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
 
@@ -30,6 +31,10 @@ class VAPT(KeyPrompt):
     ``residual`` (:math:`P = W_2\sigma(W_1G) + G`), ``bias`` (of the token projector) and ``zero_init`` (of the token
     projector). ``kernel`` K, ``padding`` (zeros, so that M' = M for odd K; off in both), ``rank`` r, ``activation`` and
     ``dropout`` are options of both.
+
+    ``mean_fed`` is the control that claim C10 asks for: every layer's generator is fed the data set's mean patches, one
+    mean a position, in place of the image's, so that all images get the same prompts. Parameters and their gradients'
+    gains are kept, and only the reading of the input is gone. ``prepare`` takes the means from training images.
 
     Convolution and token projector are both linear in x, so they are applied as one matrix (P, M), the convolution's
     adjoint on α: the image is never convolved.
@@ -54,18 +59,20 @@ class VAPT(KeyPrompt):
         residual: bool = False,
         bias: bool = False,
         zero_init: bool = False,
+        mean_fed: bool = False,
         dropout: float = 0.0,
     ):
         options = {
             "kernel": kernel, "padding": padding, "rank": rank, "activation": activation, "static_first": static_first,
-            "norm": norm, "residual": residual, "bias": bias, "zero_init": zero_init, "dropout": dropout,
+            "norm": norm, "residual": residual, "bias": bias, "zero_init": zero_init, "mean_fed": mean_fed,
+            "dropout": dropout,
         }  # fmt: skip
         super().__init__(config, length, **options)
         if activation not in ACTIVATIONS:
             raise unknown(f"activation of {self.name}", activation, ACTIVATIONS)
         for what in ("kernel", "rank"):
             checked_count(f"{what} of {self.name}", options[what])
-        for what in ("padding", "static_first", "norm", "residual", "bias", "zero_init"):
+        for what in ("padding", "static_first", "norm", "residual", "bias", "zero_init", "mean_fed"):
             checked_flag(f"{what} of {self.name}", options[what])
         self.pad = (kernel - 1) // 2 if padding else 0
         self.side = config.grid + 2 * self.pad - kernel + 1
@@ -73,6 +80,9 @@ class VAPT(KeyPrompt):
             raise ValueError(f"kernel {kernel} is larger than the {config.grid}×{config.grid} patch grid")
         d, adaptive = config.width, config.depth - static_first
         self.first = nn.Parameter(torch.empty(length, d)) if static_first else None
+        if mean_fed:
+            self.experts = "static, generated"
+            self.register_buffer("means", torch.zeros(adaptive, config.grid**2, d))
         self.norms = nn.ModuleList(nn.LayerNorm(d, eps=1e-5) for _ in range(adaptive if norm else 0))
         self.kernels = nn.ParameterList(torch.empty(kernel, kernel) for _ in range(adaptive))
         made = range(adaptive if length else 0)
@@ -96,6 +106,13 @@ class VAPT(KeyPrompt):
             for p in linear.parameters():
                 p.zero_() if zero else p.uniform_(-bound, bound, generator=generator)
 
+    @torch.no_grad()
+    def prepare(self, vit: VisionTransformer, images: Tensor) -> None:
+        if self.options["mean_fed"]:
+            skipped = int(self.first is not None)
+            for i, mean in enumerate(mean_tokens(vit, images)[skipped:]):
+                self.means[i] = mean[self.config.prefix :]
+
     def prompt_tokens(self, layer: int, x: Tensor) -> Tensor:
         if self.first is None:
             return self.generate(layer, x)
@@ -103,12 +120,18 @@ class VAPT(KeyPrompt):
 
     def generate(self, i: int, x: Tensor) -> Tensor:
         """Content tokens (B, N, d) to the prompts (B, P, d) of the adaptive layer i."""
+        if self.options["mean_fed"]:
+            return self.project(i, self.means[i][None])
         patches, side = x[:, self.config.prefix :], self.config.grid  # (B, M, d)
         if patches.shape[1] != side * side:
             raise ValueError(
                 f"{self.name} reads {side}×{side} patches, these images have {patches.shape[1]}; resize them to "
                 f"{self.config.image_size} pixels"
             )
+        return self.project(i, patches)
+
+    def project(self, i: int, patches: Tensor) -> Tensor:
+        """Patches (B, M, d) to prompts (B, P, d): convolution, token projector, channel projector."""
         if self.norms:
             patches = self.norms[i](patches)
         mixed = self.mixing(i) @ patches  # (B, P, d)
@@ -156,9 +179,10 @@ class VAPTReleased(VAPT):
         residual: bool = True,
         bias: bool = True,
         zero_init: bool = True,
+        mean_fed: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__(
             config, length, kernel=kernel, padding=padding, rank=rank, activation=activation, static_first=static_first,
-            norm=norm, residual=residual, bias=bias, zero_init=zero_init, dropout=dropout,
+            norm=norm, residual=residual, bias=bias, zero_init=zero_init, mean_fed=mean_fed, dropout=dropout,
         )  # fmt: skip
