@@ -1,0 +1,190 @@
+"""What a comparison computes: every arm on every training subset of every task, learning rates chosen the same way.
+
+Round one, the **trials**: each arm at each of its rates, on the first seed's training subset less its validation part.
+Round two, the **finals**: each arm at the rate that the trials chose (``selection``), on the whole training subset of
+every seed. All arms have as many trials, and all runs as many steps. With ``choose = "each seed"`` there is one round:
+every seed has its own trials and its own choice, and the runs of the chosen rates are the results; that is more work
+for intervals that hold the choice as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..errors import unknown
+from . import selection
+from .arms import Arm, arm
+
+CHOOSE = ("once", "each seed")
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+Found = Mapping[str, Mapping[str, np.ndarray]]  # arrays of ``runs.run`` by the name of the run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison. ``subsets`` are training subsets, ``{"per_class": m}`` or ``{"fraction": f}``, the same for all
+    tasks or a dict of tasks; ``rates`` those of arms without their own; ``pool``: how many stratified images of the
+    training split "all" is (0: all there are); ``validation`` and ``test``: at most so many images are judged.
+
+    Raises ``ValueError`` on what is no comparison.
+    """
+
+    tasks: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    subsets: tuple[dict, ...] | dict[str, tuple[dict, ...]]
+    backbone: str = "vit-micro"
+    rates: tuple[float, ...] = RATES
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    choose: str = "once"
+    steps: int = 100
+    batch: int = 32
+    weight_decay: float = 1e-4
+    pool: int = 0
+    validation: int = 500
+    test: int = 1000
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("tasks", "arms", "rates", "seeds", "modules"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.choose not in CHOOSE:
+            raise unknown("choose", self.choose, CHOOSE)
+        for name in ("tasks", "arms", "rates", "seeds", "subsets"):
+            if not getattr(self, name):
+                raise ValueError(f"a plan without {name}; expected at least one")
+        for what, names in (("tasks", self.tasks), ("arms", self.names), ("seeds", self.seeds)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} {', '.join(map(str, names))}: one stands there twice")
+        for each in self.arms:
+            if each.rates and len(each.rates) != len(self.rates):
+                raise ValueError(
+                    f"arm {each.name!r} has {len(each.rates)} learning rates, the plan {len(self.rates)}; all arms get "
+                    f"the same number of trials"
+                )
+        for task in self.tasks:
+            for subset in self.of(task):
+                check_subset(subset)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.arms)
+
+    def of(self, task: str) -> tuple[dict, ...]:
+        """The training subsets of a task."""
+        if not isinstance(self.subsets, Mapping):
+            return tuple(self.subsets)
+        if task not in self.subsets:
+            raise ValueError(f"no subsets for {task}; there are some for {', '.join(self.subsets)}")
+        return tuple(self.subsets[task])
+
+    def rates_of(self, each: Arm) -> tuple[float, ...]:
+        return each.rates or self.rates
+
+    def plain(self) -> dict:
+        """As JSON values, of which ``from_plain`` makes the plan again."""
+        return asdict(self) | {"arms": [a.plain() for a in self.arms]}
+
+
+def from_plain(values: Mapping) -> Plan:
+    """A plan from JSON values; an arm may be a name. Raises ``ValueError`` for unknown fields."""
+    known = [*Plan.__dataclass_fields__]
+    for key in values:
+        if key not in known:
+            raise unknown("field of a plan", key, known)
+    for needed in ("tasks", "arms", "subsets"):
+        if needed not in values:
+            raise ValueError(f"a plan lacks {needed}; expected tasks, arms and subsets at least")
+    return Plan(**{**values, "arms": tuple(arm(a) for a in values["arms"])})
+
+
+def check_subset(subset: Mapping) -> None:
+    if not isinstance(subset, Mapping) or len(subset) != 1 or next(iter(subset)) not in ("per_class", "fraction"):
+        raise ValueError(f'subset {subset!r}; expected {{"per_class": m}} or {{"fraction": f}}')
+
+
+def key(task: str, arm: str, subset: Mapping) -> str:
+    """Names what a rate is chosen for.
+
+    >>> key("digits", "vapt", {"per_class": 1})
+    'digits:vapt:per_class=1'
+    """
+    ((kind, value),) = subset.items()
+    return f"{task}:{arm}:{kind}={value:g}"
+
+
+def keys(plan: Plan) -> list[tuple[str, Arm, dict]]:
+    """Task, arm and subset of all runs, task by task and from small subsets to large ones."""
+    return [(task, each, subset) for task in plan.tasks for subset in plan.of(task) for each in plan.arms]
+
+
+def trials(plan: Plan) -> dict[str, dict]:
+    """Configs of round one by name, ``<key>:trial:<seed>``; none where no arm has a choice of rates."""
+    if plan.choose == "once" and len(plan.rates) == 1:
+        return {}
+    seeds = plan.seeds if plan.choose == "each seed" else plan.seeds[:1]
+    return {
+        f"{key(t, a.name, s)}:trial:{seed}": config(plan, t, a, s, plan.rates_of(a), seed, carve=True)
+        for t, a, s in keys(plan)
+        for seed in seeds
+    }
+
+
+def finals(plan: Plan, found: Found) -> dict[str, dict]:
+    """Configs of round two by name, ``<key>:<seed>``, from the arrays of round one; none where each seed has trials."""
+    if plan.choose == "each seed":
+        return {}
+    rates = {name: choice.rate for name, choice in choices(plan, found).items()}
+    return {
+        f"{key(t, a.name, s)}:{seed}": config(plan, t, a, s, (rates[key(t, a.name, s)],), seed, carve=False)
+        for t, a, s in keys(plan)
+        for seed in plan.seeds
+    }
+
+
+def config(plan: Plan, task: str, each: Arm, subset: dict, rates: tuple, seed: int, carve: bool) -> dict:
+    """What ``runs.run`` takes. The arm's label and rates are left out: they do not change what comes out."""
+    shared = ("backbone", "steps", "batch", "weight_decay", "pool", "validation", "test")
+    return {name: getattr(plan, name) for name in shared} | {
+        "task": task, "arm": each.plain() | {"label": "", "rates": []}, "subset": dict(subset), "rates": list(rates),
+        "seed": seed, "carve": carve, "modules": list(plan.modules),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rate of a task, arm and subset; ``by``: "own", "others" or "given"; ``edge``: whether it is an end of the
+    grid; ``on_test``: the rate that the test images would have chosen."""
+
+    rate: float
+    by: str
+    edge: bool
+    on_test: float
+
+
+def choices(plan: Plan, found: Found, seed: int | None = None) -> dict[str, Choice]:
+    """The choice for each ``key``, from the trials of a seed (by default the first)."""
+    seed = plan.seeds[0] if seed is None else seed
+    if not trials(plan):
+        return {
+            key(t, a.name, s): Choice(*plan.rates_of(a), "given", False, *plan.rates_of(a)) for t, a, s in keys(plan)
+        }
+    made = {}
+    for task, each, subset in keys(plan):
+        rates, mine = np.array(plan.rates_of(each)), found[f"{key(task, each.name, subset)}:trial:{seed}"]
+        if bool(mine["own"]):
+            by, rate = "own", selection.own(rates, mine["validation"])
+        else:
+            by, rate = "others", selection.from_others(task, rates, on_others(plan, found, each, seed))
+        made[key(task, each.name, subset)] = Choice(
+            rate, by, selection.at_edge(rates, rate), selection.on_test(rates, mine["test"])
+        )
+    return made
+
+
+def on_others(plan: Plan, found: Found, each: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Accuracies of an arm at its rates on each task whose smallest subset has one image a class."""
+    cells = {task: [found[f"{key(task, each.name, s)}:trial:{seed}"] for s in plan.of(task)] for task in plan.tasks}
+    return {t: c["validation"] for t, all_of_it in cells.items() for c in all_of_it[:1] if not bool(c["own"])}

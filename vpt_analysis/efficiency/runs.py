@@ -1,0 +1,91 @@
+"""One cell of a comparison: an arm, trained on one training subset at each of some learning rates."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from .. import training
+from ..backbones import load_backbone
+from ..training import Trained, Training
+from ..vit import VisionTransformer, parameter_count
+from .arms import Arm, create, load_modules
+from .splits import Split, split
+
+
+def run(config: dict) -> dict[str, np.ndarray]:
+    """What a cell gives, from its config alone.
+
+    The config has ``backbone``, ``task``, ``subset``, ``seed``, ``arm`` (``Arm.plain``), ``rates`` (R), ``carve``,
+    ``pool``, ``validation`` and ``test`` (numbers of images, see ``splits.split``), ``steps``, ``batch``,
+    ``weight_decay`` and ``modules`` (files of one's own that register mechanisms). The seed draws the subset, the start
+    and the order of images. Arrays: ``validation`` and ``test`` (R,) accuracies in [0, 1], ``loss`` (R,) of the last
+    tenth of the steps in nats, ``images`` trained on, ``classes``, ``parameters`` trained without the head, and
+    ``own``: whether the validation images were carved from the training subset.
+    """
+    load_modules(config["modules"])
+    vit, arm = backbone(config["backbone"]), Arm(**config["arm"])
+    images = split(
+        config["task"], vit.config.image_size, config["subset"], config["seed"], config["pool"], config["carve"],
+        config["validation"], config["test"],
+    )  # fmt: skip
+    plans = [
+        Training(
+            steps=config["steps"], lr=rate, weight_decay=config["weight_decay"], seed=config["seed"],
+            batch=min(config["batch"], len(images.train)),
+        )
+        for rate in config["rates"]
+    ]  # fmt: skip
+    methods, trained = train(vit, arm, images, plans, config["seed"])
+    found = {name: judged(vit, methods, trained, getattr(images, name)) for name in ("validation", "test")}
+    last = max(1, config["steps"] // 10)
+    return found | {
+        "loss": np.array([t.losses[-last:].mean() for t in trained]),
+        "images": np.array(len(images.train)),
+        "classes": np.array(len(images.train.class_names)),
+        "parameters": np.array(parameter_count(methods[0])),
+        "own": np.array(images.own),
+    }
+
+
+def train(
+    vit: VisionTransformer, arm: Arm, images: Split, plans: list[Training], seed: int
+) -> tuple[list[nn.Module], list[Trained]]:
+    """The arm trained by each plan: methods and what their training gave."""
+    pixels, labels = images.train.normalised(vit.config), images.train.labels
+    first = create(arm, vit, pixels, seed)
+    methods = [first, *(copy.deepcopy(first) for _ in plans[1:])]
+    if arm.start == "tied":
+        plans, earlier = [replace(p, steps=p.steps - p.steps // 2) for p in plans], plans
+        warm_up(vit, arm, methods, images, [replace(p, steps=p.steps // 2) for p in earlier], seed)
+    classes = len(images.train.class_names)
+    if arm.prompted or not parameter_count(first):  # these go through the backbone together
+        return methods, training.train_many(vit, methods, pixels, labels, plans, classes=classes, label=arm.name)
+    each = zip(methods, plans, strict=True)
+    return methods, [training.train(vit, m, pixels, labels, p, classes=classes, label=arm.name) for m, p in each]
+
+
+def warm_up(vit: VisionTransformer, arm: Arm, methods: list, images: Split, plans: list[Training], seed: int) -> None:
+    """Start untied prompts at keys and values of VPT-Deep prompts that are trained by ``plans``, one each."""
+    tied = Arm("tied", "vpt-deep", length=arm.length)
+    for method, prompt in zip(methods, train(vit, tied, images, plans, seed)[0], strict=True):
+        for layer, block in enumerate(vit.blocks):
+            method.place(layer, block, prompt.tokens[layer].detach())
+
+
+def judged(vit: VisionTransformer, methods: list[nn.Module], trained: list[Trained], images) -> np.ndarray:
+    """Top-1 accuracy of each method with its head, (R,)."""
+    pixels = images.normalised(vit.config)
+    pairs = zip(methods, trained, strict=True)
+    return np.array([training.accuracy(vit, m, t.head, pixels, images.labels) for m, t in pairs])
+
+
+@functools.lru_cache(maxsize=1)
+def backbone(name: str) -> VisionTransformer:
+    """A backbone, loaded once a process; training leaves it as it is."""
+    return load_backbone(Path(name) if Path(name).suffix else name)

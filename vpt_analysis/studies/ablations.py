@@ -1,0 +1,40 @@
+"""What the gain of adaptive prompts comes from (C9, C10) and whether untied prefixes fail for their scale (C14).
+
+Arrays are those of ``efficiency.runs``, named as in ``one_shot``; of one training subset.
+"""
+
+from __future__ import annotations
+
+from ..efficiency.study import compute, inputs, later, notes, parts, scope
+
+__all__ = ["compute", "config", "inputs", "later", "notes", "parts", "scope"]
+
+ARMS = [
+    "vpt-deep", "vpt-deep-matched", "vpt-projected", "vapt", "vapt-mean", "vapt-released", "vapt-released-mean",
+    "vapt-released-no-layernorm", "vapt-released-no-residual", "vapt-released-no-zero", "vapt-released-no-convolution",
+    "norga", "prefix", "prefix-scaled", "prefix-warm",
+]  # fmt: skip
+# Untied keys and values enter raw, without the LayerNorm and the projections that multiply the gradient of tokens, so
+# their grid lies higher.
+HIGHER = {"prefix": [0.01, 0.03, 0.1, 0.3, 1.0], "prefix-warm": [0.01, 0.03, 0.1, 0.3, 1.0]}
+
+
+def config(tier: str) -> dict:
+    common = {"backbone": "vit-micro", "weight_decay": 1e-4}
+    if tier == "quick":
+        return common | {
+            "tasks": ["digits"], "arms": ARMS, "subsets": [{"per_class": 10}], "rates": [0.01], "seeds": [0, 1],
+            "steps": 10, "batch": 16, "validation": 60, "test": 100,
+        }  # fmt: skip
+    return common | {
+        "tasks": ["cifar100", "shapes-count"], "arms": with_rates(ARMS),
+        "subsets": {"cifar100": [{"per_class": 10}], "shapes-count": [{"per_class": 125}]},
+        "rates": [0.001, 0.003, 0.01, 0.03, 0.1], "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32,
+        "validation": 200, "test": 400,
+    }  # fmt: skip
+
+
+def with_rates(names: list[str]) -> list:
+    from ..efficiency.arms import ARMS as known
+
+    return [known[n].plain() | {"rates": HIGHER[n]} if n in HIGHER else n for n in names]
