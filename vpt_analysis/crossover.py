@@ -81,15 +81,13 @@ def crossover(
 
 def _overtaken(n: np.ndarray, a: Curves, b: Curves) -> tuple[np.ndarray, np.ndarray]:
     """Least and most size (R,) from which on each curve of ``b`` lies below that of ``a``, on sizes ``n`` (U,)."""
-
-    def gap(log_n: np.ndarray) -> np.ndarray:  # positive where a is ahead
-        return b.at(log_n) - a.at(log_n)
-
     x, rows = np.log(n), len(a.values)
-    ahead = np.stack([gap(np.full(rows, at)) >= 0 for at in x], axis=1)  # (R, U): the second is not below
+    ahead = np.stack([b.at(at) >= a.at(at) for at in np.tile(x[:, None], rows)], axis=1)  # (R, U): b is not below
     last = len(n) - 1 - np.argmax(ahead[:, ::-1], axis=1)  # the last size at which it is not
     before, never = ~ahead.any(axis=1), ahead[:, -1]
     left = np.clip(last, 0, len(n) - 2)
-    found = np.exp(bisected(gap, x[left], x[left + 1]))
+    middle = (x[left] + x[left + 1]) / 2
+    of_a, of_b = a.cubics(middle), b.cubics(middle)
+    found = np.exp(bisected(lambda log_n: of_b(log_n) - of_a(log_n), x[left], x[left + 1]))
     least = np.where(before, 0.0, np.where(never, n[-1], found))
     return least, np.where(before, n[0], np.where(never, np.inf, found))

@@ -69,13 +69,22 @@ class Curves:
         """Coefficients of the cubics, highest power first: (4, K − 1, R)."""
         return PchipInterpolator(np.log(self.n), self.values, axis=1).c
 
+    def cubics(self, near: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The pieces that ``near`` (R,), log n of one point a curve, lie on: errors (R,) as a function of log n."""
+        x = np.log(self.n)
+        piece = np.searchsorted(x[1:-1], near, side="right")
+        a, b, c, d = self._pieces[:, piece, np.arange(len(self.values))]
+        start = x[piece]
+
+        def at(log_n: np.ndarray) -> np.ndarray:
+            t = log_n - start
+            return ((a * t + b) * t + c) * t + d
+
+        return at
+
     def at(self, log_n: np.ndarray) -> np.ndarray:
         """Errors (R,) of the curves, each at its own ``log_n`` (R,), which lies within the sizes."""
-        x = np.log(self.n)
-        piece = np.clip(np.searchsorted(x, log_n, side="right") - 1, 0, len(x) - 2)
-        a, b, c, d = self._pieces[:, piece, np.arange(len(self.values))]
-        t = log_n - x[piece]
-        return ((a * t + b) * t + c) * t + d
+        return self.cubics(log_n)(log_n)
 
     def needed(self, error: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Least and most size (R,) at which each curve first meets ``error`` (R,) or a number.
@@ -88,7 +97,8 @@ class Curves:
         last = len(self.n) - 1
         right, rows = np.clip(above, 1, last), np.arange(len(error))
         x = np.log(self.n)
-        found = np.exp(bisected(lambda at: self.at(at) - error, x[right - 1], x[right]))
+        piece = self.cubics((x[right - 1] + x[right]) / 2)
+        found = np.exp(bisected(lambda at: piece(at) - error, x[right - 1], x[right]))
         found = np.where(self.values[rows, right] == error, self.n[right], found)  # flat curves: no digit is lost
         before, never = above == 0, above > last
         least = np.where(before, 0.0, np.where(never, self.n[-1], found))

@@ -81,7 +81,6 @@ def power_law(
     resamples: int = 2_000,
     level: float = 0.95,
     seed: int = 0,
-    nested: bool = False,
 ) -> PowerLaw:
     r"""Fit floor + scale · n^−exponent, floor ≥ 0, scale ≥ 0, with percentile bootstraps over replicates.
 
@@ -90,8 +89,7 @@ def power_law(
 
     with the bootstrap's standard errors of the log-statistics, none below a hundredth of the largest. ``n`` (S,), S ≥ 4
     sizes, positive and rising; ``values`` (S, R, ...), positive, computed in float64. Every resample draws R replicates
-    at each size on its own, or with ``nested`` the same ones at all sizes (subsets of one seed that lie inside each
-    other); columns share the draws. Raises ``ValueError`` where sizes or values are not such.
+    at each size on its own; columns share the draws. Raises ``ValueError`` where sizes or values are not such.
 
     >>> n = np.array([10, 100, 1000, 10000])
     >>> found = power_law(n, np.stack([0.25 + 3 / n] * 2, axis=1))
@@ -103,7 +101,7 @@ def power_law(
     is held in 56 to 90 % of the cases only, an exponent in 74 to 80 %.
     """
     n, values = checked(n, values, sizes=4)
-    means, drawn = statistics(values, statistic, resamples, level, seed, nested)
+    means, drawn = statistics(values, statistic, resamples, level, seed)
     y, drawn, replicates = np.log(means), np.log(drawn), values.shape[1]
     errors = drawn.std(axis=0) * np.sqrt(replicates / max(replicates - 1, 1))
     errors = np.maximum(errors, np.maximum(errors.max(axis=0) / 100, 1e-12))  # 1e-12: replicates that are all the same

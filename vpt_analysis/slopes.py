@@ -151,20 +151,11 @@ def checked(n: np.ndarray, values: np.ndarray, sizes: int) -> tuple[np.ndarray, 
 
 
 def statistics(
-    values: np.ndarray,
-    statistic: Callable[..., np.ndarray],
-    resamples: int,
-    level: float,
-    seed: int,
-    nested: bool = False,
+    values: np.ndarray, statistic: Callable[..., np.ndarray], resamples: int, level: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``statistic`` of each size (S, ...) and of resamples (resamples, S, ...), drawn at each size on its own, or the
-    same replicates at all sizes (``nested``), where replicate r of all of them belongs together."""
+    """``statistic`` of each size (S, ...) and of resamples, drawn at each size on its own: (resamples, S, ...)."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
     generator = np.random.default_rng(seed)
-    if nested:
-        together = resampled(np.moveaxis(values, 1, 0), statistic, resamples if values.shape[1] > 1 else 1, generator)
-        return statistic(values, axis=1), together
     drawn = [resampled(at, statistic, resamples if len(at) > 1 else 1, generator) for at in values]
     return statistic(values, axis=1), np.stack(drawn, axis=1)
