@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 # Names are resolved when first used: commands that need no torch (help, figures that are up to date) start at once.
 _MODULES = (
     "attention", "backbones", "baselines", "claims", "cost", "data", "moe", "pretrain", "probes", "prompts", "stats",
-    "study", "theory", "training",
+    "study", "sweep", "theory", "training",
 )  # fmt: skip
 _NAMES = {
     "Decomposition": "decomposition",

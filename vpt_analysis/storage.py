@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ import numpy as np
 
 if TYPE_CHECKING:  # torch is slow to import, and files can be written and compared without it
     from torch import Tensor
+
+_umask_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -33,8 +36,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        umask = os.umask(0)
-        os.umask(umask)
+        with _umask_lock:  # reading it means setting it, for the whole process
+            umask = os.umask(0)
+            os.umask(umask)
         os.chmod(part, 0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
         os.replace(part, path)
     finally:

@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,3 +98,28 @@ def make() -> SimpleNamespace:
         pack=pack,
         write_idx=write_idx,
     )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The folder of torchvision's sets; with no way to the net, so that a machine that has one runs the same tests."""
+    utils = pytest.importorskip("torchvision.datasets.utils", reason="needs torchvision", exc_type=ImportError)
+
+    def no_network(url: str, *args, **kwargs):
+        raise OSError(f"no network for {url}")
+
+    monkeypatch.setenv("VPT_ANALYSIS_DATA", str(tmp_path))
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops=3: url)
+    monkeypatch.setattr(utils, "_urlretrieve", no_network)
+    return tmp_path / "torchvision"
+
+
+@pytest.fixture
+def published(monkeypatch) -> Callable[..., None]:
+    """Give a class of torchvision the addresses and checksums of files that a test wrote."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="needs torchvision", exc_type=ImportError)
+
+    def replace(name: str, **attributes) -> None:
+        monkeypatch.setattr(datasets, name, type(name, (getattr(datasets, name),), attributes))
+
+    return replace

@@ -15,6 +15,8 @@ from .image_set import ImageSet
 from .packs import packed
 from .shapes import TASKS, shapes
 from .tars import tar
+from .torchvision_sets import PREFIX as TORCHVISION
+from .torchvision_sets import torchvision_set
 
 VARIABLE = "VPT_ANALYSIS_DATA"
 FILES = {
@@ -60,6 +62,8 @@ def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) 
         return replace(shapes(SHAPES[name], n, 32 if size is None else size, seed), name=f"{name}/{split}")
     if name in FILES:
         return _from_path(_root(name) / FILES[name], split, size)
+    if name.startswith(TORCHVISION):
+        return torchvision_set(name.removeprefix(TORCHVISION), split, size)
     path = Path(name).expanduser()
     if not path.exists():
         if isinstance(name_or_path, Path) or path.suffix or path.name != name:
