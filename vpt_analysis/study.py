@@ -5,7 +5,9 @@ A **study** is a module with
 - ``config(tier) -> dict``: every choice of the "quick" or the "full" tier, as plain JSON values;
 - ``inputs(config) -> dict[str, Path]``: the files that the result depends on, weights and data;
 - ``parts(config) -> list[dict]``: the work, cut into pieces that are cached one by one, each with a ``name``;
-- ``compute(part) -> dict[str, np.ndarray]``: one piece, from its own dict alone.
+- ``compute(part) -> dict[str, np.ndarray]``: one piece, from its own dict alone;
+- where some pieces follow from the results of others, ``later(config, arrays) -> list[dict]``: a second round of parts,
+  from the arrays of the first.
 
 Those of ``vpt_analysis.studies`` are known by name, for the figures and claims that share one; a figure may be a study
 of its own. ``Computed`` has the results of a study from its cache or from computing, ``Committed`` those of a full run
@@ -106,11 +108,19 @@ class Computed:
         self.parts = module.parts(self.config)
         self.keys = part_keys(module, self.parts, self.inputs)
         self.key = sorted(self.keys.items())
+        if hasattr(module, "later"):  # what the second round is, follows from the first and the config
+            self.key.append(("later", digest(self.config)))
         self.provenance = provenance()
 
     def arrays(self, jobs: int) -> dict[str, np.ndarray]:
-        paths = {name: self.cache / f"{key}.npz" for name, key in self.keys.items()}
-        return collect(self.module, self.parts, paths, jobs)
+        found = self._collected(self.parts, self.keys, jobs)
+        if hasattr(self.module, "later"):
+            parts = self.module.later(self.config, found)
+            found |= self._collected(parts, part_keys(self.module, parts, self.inputs), jobs)
+        return found
+
+    def _collected(self, parts: list[dict], keys: dict[str, str], jobs: int) -> dict[str, np.ndarray]:
+        return collect(self.module, parts, {name: self.cache / f"{key}.npz" for name, key in keys.items()}, jobs)
 
     def store(self, arrays: Mapping[str, np.ndarray], folder: Path | None = None) -> None:
         """Write arrays and record where ``Committed`` finds them."""

@@ -58,12 +58,9 @@ class Arm:
 
 
 FINE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # for weights of the backbone itself, which smaller steps move far enough
-WITHOUT = {
-    "static_first": "static first layer",
-    "norm": "LayerNorms",
-    "residual": "residual",
-    "zero_init": "zero start",
-}
+RELEASED = "VAPT, released"
+# What options of the released code add.
+WITHOUT = {"norm": "norm", "residual": "residual", "zero_init": "zero-start"}
 
 ARMS = {
     arm.name: arm

@@ -24,9 +24,9 @@ def run(config: dict) -> dict[str, np.ndarray]:
     The config has ``backbone``, ``task``, ``subset``, ``seed``, ``arm`` (``Arm.plain``), ``rates`` (R), ``carve``,
     ``pool``, ``validation`` and ``test`` (numbers of images, see ``splits.split``), ``steps``, ``batch``,
     ``weight_decay`` and ``modules`` (files of one's own that register mechanisms). The seed draws the subset, the start
-    and the order of images. Arrays: ``validation`` and ``test`` (R,) accuracies in [0, 1], ``loss`` (R,) of the last
-    tenth of the steps in nats, ``images`` trained on, ``classes``, ``parameters`` trained without the head, and
-    ``own``: whether the validation images were carved from the training subset.
+    and the order of images. Arrays: ``test`` (R,) accuracy in [0, 1], ``loss`` (R,) of the last tenth of the steps in
+    nats, ``images`` trained on, ``classes``, and ``parameters`` trained without the head; with ``carve``,
+    ``validation`` (R,) too, and ``own``: whether its images were carved from the training subset.
     """
     load_modules(config["modules"])
     vit, arm = backbone(config["backbone"]), Arm(**config["arm"])
@@ -42,14 +42,15 @@ def run(config: dict) -> dict[str, np.ndarray]:
         for rate in config["rates"]
     ]  # fmt: skip
     methods, trained = train(vit, arm, images, plans, config["seed"])
-    found = {name: judged(vit, methods, trained, getattr(images, name)) for name in ("validation", "test")}
+    found = {"test": judged(vit, methods, trained, images.test)}
+    if images.validation is not None:
+        found |= {"validation": judged(vit, methods, trained, images.validation), "own": np.array(images.own)}
     last = max(1, config["steps"] // 10)
     return found | {
         "loss": np.array([t.losses[-last:].mean() for t in trained]),
         "images": np.array(len(images.train)),
         "classes": np.array(len(images.train.class_names)),
         "parameters": np.array(parameter_count(methods[0])),
-        "own": np.array(images.own),
     }
 
 

@@ -11,7 +11,7 @@ __all__ = ["compute", "config", "inputs", "later", "notes", "parts", "scope"]
 
 ARMS = [
     "vpt-deep", "vpt-deep-matched", "vpt-projected", "vapt", "vapt-mean", "vapt-released", "vapt-released-mean",
-    "vapt-released-no-layernorm", "vapt-released-no-residual", "vapt-released-no-zero", "vapt-released-no-convolution",
+    "vapt-released-no-norm", "vapt-released-no-residual", "vapt-released-no-zero-start", "vapt-released-no-convolution",
     "norga", "prefix", "prefix-scaled", "prefix-warm",
 ]  # fmt: skip
 # Untied keys and values enter raw, without the LayerNorm and the projections that multiply the gradient of tokens, so

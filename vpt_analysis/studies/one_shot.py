@@ -17,8 +17,8 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "arms": ARMS, "subsets": [{"per_class": 1}], "weight_decay": 1e-4}
     if tier == "quick":
         return common | {
-            "tasks": ["digits", "shapes-count"], "rates": [0.001, 0.003, 0.01], "seeds": [0, 1], "steps": 15, "batch": 8,
-            "validation": 60, "test": 100,
+            "tasks": ["digits", "shapes-count"], "rates": [0.001, 0.003, 0.01], "seeds": [0, 1],
+            "steps": 15, "batch": 8, "validation": 60, "test": 100,
         }  # fmt: skip
     return common | {
         "tasks": ["cifar100", "grocery81", "caltech101"], "rates": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
