@@ -1,0 +1,85 @@
+"""What a comparison found: accuracies at the chosen rates, learning curves, and what choosing on test would have gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import plan as plans
+from .plan import Choice, Found, Plan, key
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of a plan, ``found`` by name."""
+
+    plan: Plan
+    found: Found
+
+    @cached_property
+    def choices(self) -> dict[str, Choice]:
+        """The choice for each key, with one for each seed ``<key>:<seed>`` where every seed has its own."""
+        if self.plan.choose == "once":
+            return plans.choices(self.plan, self.found)
+        return {f"{k}:{s}": c for s in self.plan.seeds for k, c in plans.choices(self.plan, self.found, s).items()}
+
+    def run(self, task: str, arm: str, subset: Mapping, seed: int) -> tuple[Mapping[str, np.ndarray], int]:
+        """The run that counts for a seed, and at which place its rate stands among the run's. Raises ``ValueError``
+        where it is missing."""
+        name = key(task, arm, subset)
+        if self.plan.choose == "each seed":
+            name, rates = f"{name}:trial:{seed}", self.plan.rates_of(self.arm(arm))
+            place = rates.index(self.choices[f"{key(task, arm, subset)}:{seed}"].rate)
+        else:
+            name, place = f"{name}:{seed}", 0
+        if name not in self.found:
+            raise ValueError(f"no run {name} among the results; they are of another plan, or not finished")
+        return self.found[name], place
+
+    def arm(self, name: str) -> plans.Arm:
+        return self.plan.arms[self.plan.names.index(name)]
+
+    def accuracy(self, task: str, arm: str, subset: Mapping) -> np.ndarray:
+        """Test accuracy of every seed at the chosen rate, a share in [0, 1]: (S,)."""
+        runs = [self.run(task, arm, subset, seed) for seed in self.plan.seeds]
+        return np.array([float(found["test"][place]) for found, place in runs])
+
+    def images(self, task: str, arm: str, subset: Mapping) -> int:
+        """How many training images a subset has."""
+        return int(self.run(task, arm, subset, self.plan.seeds[0])[0]["images"])
+
+    def curve(self, task: str, arm: str) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes of the training subsets (K,), rising, and test errors 1 − accuracy (K, S)."""
+        subsets = self.plan.of(task)
+        sizes = np.array([self.images(task, arm, s) for s in subsets])
+        order = np.argsort(sizes, kind="stable")
+        return sizes[order], np.stack([1 - self.accuracy(task, arm, subsets[i]) for i in order])
+
+    def parameters(self, task: str, arm: str) -> int:
+        """Trained scalars without the head."""
+        return int(self.run(task, arm, self.plan.of(task)[0], self.plan.seeds[0])[0]["parameters"])
+
+    def test_selection(self, own: bool | None = None) -> dict[str, tuple[float, float]]:
+        """Of every trial, test accuracy at the chosen rate and at the rate that the test images prefer: what choosing on
+        test gains is the difference. The runs are those of the trials, so both have the same training images. ``own``:
+        only choices on a validation part of one's own (True) or on other tasks (False)."""
+        seeds, gaps = self.plan.seeds if self.plan.choose == "each seed" else self.plan.seeds[:1], {}
+        for task, each, subset in plans.keys(self.plan):
+            for seed in seeds:
+                name = f"{key(task, each.name, subset)}:trial:{seed}"
+                if name not in self.found or (own is not None and bool(self.found[name]["own"]) != own):
+                    continue
+                made = plans.choices(self.plan, self.found, seed)[key(task, each.name, subset)]
+                test, rates = self.found[name]["test"], self.plan.rates_of(each)
+                gaps[name] = float(test[rates.index(made.rate)]), float(np.max(test))
+        return gaps
+
+
+def of(config: Mapping, arrays: Mapping[str, np.ndarray]) -> Results:
+    """The results of a study whose config is a plan, from arrays named ``<run>/<array>``."""
+    from .study import by_run
+
+    return Results(plans.from_plain(config), by_run(arrays))
