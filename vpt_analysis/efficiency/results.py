@@ -1,4 +1,4 @@
-"""What a comparison found: accuracies at the chosen rates, learning curves, and what choosing on test would have gained."""
+"""What a comparison found: accuracies at the chosen rates, learning curves, and what choosing on test would gain."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Results:
         return int(self.run(task, arm, self.plan.of(task)[0], self.plan.seeds[0])[0]["parameters"])
 
     def test_selection(self, own: bool | None = None) -> dict[str, tuple[float, float]]:
-        """Of every trial, test accuracy at the chosen rate and at the rate that the test images prefer: what choosing on
-        test gains is the difference. The runs are those of the trials, so both have the same training images. ``own``:
-        only choices on a validation part of one's own (True) or on other tasks (False)."""
+        """Of every trial, test accuracy at the chosen rate and at the rate that the test images prefer; the difference
+        is what choosing on test gains. Both are trained on the same images. ``own``: only choices on a validation part
+        of one's own (True), or on other tasks (False)."""
         seeds, gaps = self.plan.seeds if self.plan.choose == "each seed" else self.plan.seeds[:1], {}
         for task, each, subset in plans.keys(self.plan):
             for seed in seeds:
