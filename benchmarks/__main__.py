@@ -13,7 +13,7 @@ from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_fi
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
-from vpt_analysis.study import available_cores
+from vpt_analysis.threads import available_cores
 
 SUITES = {
     "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,

@@ -23,12 +23,12 @@ from torch import Tensor
 from benchmarks.measure import Measured, interleaved, ratio
 from benchmarks.scipy_fits import SOLVERS, TOLERANCE, Outcome, jacobian_error, solve
 from vpt_analysis.progress import progress
-from vpt_analysis.study import one_thread
 from vpt_analysis.theory import regression, starts
 from vpt_analysis.theory.frozen import frozen
 from vpt_analysis.theory.least_squares import BOX, Fits, fit
 from vpt_analysis.theory.normal_equations import CHUNK
 from vpt_analysis.theory.regression import Regression, Sample
+from vpt_analysis.threads import one_thread
 
 TARGETS = (
     "targets: scipy / ours ≥ 20 in time a fit; n and R four times as large: ≤ 4.4 times "

@@ -14,8 +14,8 @@ import torch
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from vpt_analysis.study import one_thread
 from vpt_analysis.theory.regression import Regression, Sample
+from vpt_analysis.threads import one_thread
 
 TOLERANCE = 1e-6  # of our fits, in noise variances 2 cost / (n E)
 TRF = {"box": True, "jacobian": True, "same_tolerance": False, "method": "trf"}

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import vpt_analysis
+from vpt_analysis.sources import digest, package_code
 from vpt_analysis.storage import digest_file
-from vpt_analysis.study import digest, package_code
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.planted_claims import RATES, SIZES, bent, changed, figures, judge, none_in, planted, tilted, verdicts
-from vpt_analysis import claims, study
+from vpt_analysis import claims, sources
 from vpt_analysis.claims import estimation, text
 from vpt_analysis.claims.base import Results
 from vpt_analysis.studies import approximation as pairs
@@ -220,4 +220,4 @@ def test_scope_and_notes_are_no_part_of_the_results(module, tmp_path):
     whole, without = Path(module.__file__), tmp_path / "study.py"
     without.write_text(whole.read_text().split("\n\n\ndef scope(")[0] + "\n")
     assert "def notes(" not in without.read_text()
-    assert study.computing_code(without) == study.computing_code(whole)
+    assert sources.computing_code(without) == sources.computing_code(whole)

@@ -165,8 +165,7 @@ def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
     parts = spectrum.parts(config)
     found = []
     for jobs in (1, 2):
-        paths = {part["name"]: tmp_path / str(jobs) / f"{part['name']}.npz" for part in parts}
-        found.append(study.collect(spectrum, parts, paths, jobs))
+        found.append(study.collect(spectrum, parts, tmp_path / str(jobs), jobs))
     assert list(found[0]) == list(found[1])
     for name, array in found[0].items():
         np.testing.assert_array_equal(array, found[1][name], err_msg=name)

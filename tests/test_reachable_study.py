@@ -13,7 +13,7 @@ import torch
 
 from paper_figures import _registry
 from paper_figures import reachable as picture
-from vpt_analysis import claims, plotting
+from vpt_analysis import claims, plotting, sources
 from vpt_analysis import study as machinery
 from vpt_analysis.attention import KeyGroup
 from vpt_analysis.claims import reachable as rule
@@ -273,7 +273,7 @@ def test_scope_and_notes_say_what_a_verdict_holds_for(tmp_path):
     assert "second-hand" in " ".join(study.notes(CONFIG, ()))
     whole, without = Path(study.__file__), tmp_path / "study.py"
     without.write_text(whole.read_text().split("\n\n\ndef scope(")[0] + "\n")
-    assert machinery.computing_code(without) == machinery.computing_code(whole)
+    assert sources.computing_code(without) == sources.computing_code(whole)
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------

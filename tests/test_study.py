@@ -110,7 +110,7 @@ def test_two_figures_of_one_study_compute_it_once(fake):
     assert _run.run(["one", "two"], "quick", fake.out) == 0
     assert fake.computed == ["task:0", "task:1", "task:2"]
     assert {"one.png", "two.png"} <= {f.name for f in fake.out.iterdir()}
-    assert len(list((fake.out / "cache").iterdir())) == 3
+    assert len(list((fake.out / "cache" / "results").iterdir())) == 3
 
 
 def test_keys_know_nothing_of_the_figures(fake):
@@ -137,31 +137,6 @@ def test_what_a_part_depends_on_computes_again(fake, old, new):
     second = fake.plan().arrays(1)
     assert len(fake.computed) == 6
     assert not np.array_equal(first["task:0/y"], second["task:0/y"])
-
-
-def test_package_code_leaves_out_what_only_shows_and_what_only_chooses(tmp_path, monkeypatch):
-    """A copy of the package, edited: the digest moves with what computes and with nothing else."""
-    for path, text in {
-        "training.py": "a = 1", "claims/rules.py": "b = 1", "cli.py": "c = 1",
-        "studies/s.py": "def config(tier): return 1\ndef compute(part): return 1",
-    }.items():  # fmt: skip
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(text)
-    monkeypatch.setattr(machinery, "ROOT", tmp_path)
-
-    def digest() -> str:
-        return machinery.package_code.__wrapped__()
-
-    before = digest()
-    (tmp_path / "claims/rules.py").write_text("b = 2")
-    (tmp_path / "cli.py").write_text("c = 2")
-    (tmp_path / "studies/s.py").write_text("def config(tier): return 2\ndef compute(part): return 1  # a comment")
-    assert digest() == before
-    (tmp_path / "studies/s.py").write_text("def config(tier): return 2\ndef compute(part): return 2")
-    changed = digest()
-    assert changed != before
-    (tmp_path / "training.py").write_text("a = 2")
-    assert digest() not in (before, changed)
 
 
 def test_committed_results_of_a_study_serve_every_figure(fake):
@@ -201,19 +176,6 @@ def test_two_parts_of_one_name_are_refused(fake):
     fake.replace('f"task:{s}"', '"task"')
     with pytest.raises(ValueError, match="3 parts have 1 names"):
         fake.plan()
-
-
-def test_parts_are_computed_on_one_thread_and_the_setting_comes_back():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with machinery.one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_objects_are_not_stored(tmp_path):

@@ -140,7 +140,7 @@ def _recipe_flags(p: argparse.ArgumentParser) -> None:
 def figures(args: argparse.Namespace) -> int:
     from paper_figures import _registry, _run
 
-    from .study import available_cores
+    from .threads import available_cores
 
     if args.list:
         for name in _registry.names():
@@ -152,7 +152,7 @@ def figures(args: argparse.Namespace) -> int:
 
 def claims(args: argparse.Namespace) -> int:
     from .claims import chosen, text
-    from .study import available_cores
+    from .threads import available_cores
 
     if args.list:
         print(text.listing(chosen(args.ids)))
@@ -164,11 +164,12 @@ def claims(args: argparse.Namespace) -> int:
 def study(args: argparse.Namespace) -> int:
     from . import study as machinery
     from .claims import stored
+    from .threads import available_cores
 
     if args.list or args.name is None:
         print("\n".join(machinery.names()))
         return OK if args.list else USAGE
-    jobs = machinery.available_cores() if args.jobs is None else args.jobs
+    jobs = available_cores() if args.jobs is None else args.jobs
     module = machinery.study(args.name)
     machinery.check(args.tier, args.commit, jobs)
     machinery.check_writable(args.out)

@@ -4,8 +4,8 @@
     records/<key>.json     config, seeds, digests, versions, commit, wall time: written before the result
     failures/<key>.json    the same of a run that failed, with its traceback
 
-A file that is damaged does not match the digest in it, and counts as absent. Nothing that is read is executed. Files are
-not forced onto the disk one by one: a power cut may cost the last of them, which are then computed again.
+A file that is damaged does not match the digest in it, and counts as absent. Nothing that is read is executed. Files
+are not forced onto the disk one by one: a power cut may cost the last of them, which are then computed again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Store:
         return body if found == _file(key, body) else None
 
     def write(self, key: str, body: bytes, record: Mapping) -> None:
-        """The record first, so that every result has one. Raises ``StoreError``, and then nothing half-written stays."""
+        """The record first, so that every result has one. Raises ``StoreError``, with nothing half-written left."""
         self._put(self.records, key, _json(record))
         self._put(self.results, key, _file(key, body))
 

@@ -1,4 +1,4 @@
-"""Grids of pure functions of a frozen config: cut into parts, computed several at a time, resumed where a run stopped.
+"""Studies: cut into parts, computed several at a time, resumed where a run stopped, stored with the package.
 
 A **study** is a module with
 
@@ -13,35 +13,28 @@ Those of ``vpt_analysis.studies`` are known by name, for the figures and claims 
 of its own. ``Computed`` has the results of a study from its cache or from computing, ``Committed`` those of a full run
 that were stored with the package. Arrays are named ``<part>/<array>``.
 
-Equal key, equal result: the arrays of a part depend on the part's dict, the sources of the package (not those that only
-show things), the study's own computation (its choices come in through the part), the bytes of weights and data, and the
-versions of the libraries that compute. Every part is computed on one thread, so that the numbers do not depend on how
-many cores the machine has; parts run side by side instead.
+Parts are the runs of a ``sweep``. Equal key, equal result: the arrays of a part depend on the part's dict, the study's
+own computation (its choices come in through the part), the sources that it imports (not those that only show things),
+the bytes of weights and data, and the versions of the libraries that compute. Every part is computed on one thread, so
+that the numbers do not depend on how many cores the machine has; parts run side by side instead.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import functools
-import hashlib
 import importlib
 import json
-import os
 import pkgutil
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from . import studies
+from . import studies, sweep
 from .errors import unknown
-from .progress import progress
 from .provenance import provenance
+from .sources import Code, digest
 from .storage import atomic, digest_file, write_text
 
 ROOT = Path(__file__).parent
@@ -49,12 +42,6 @@ COMMITTED = ROOT / "studies" / "committed"
 OUT = Path("paper_figures") / "out"
 TIERS = ("quick", "full", "committed")
 NEEDED = ("config", "inputs", "parts", "compute")
-SHOWS_ONLY = (
-    "cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py", "claims/", "probe_command.py",
-    "probe_output.py", "probes/commands.py", "probes/tables.py",
-)  # fmt: skip
-NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs", "scope", "notes"}
-COMPUTES_WITH = ("torch", "numpy", "scikit-learn", "pillow")
 
 
 def names() -> list[str]:
@@ -113,14 +100,10 @@ class Computed:
         self.provenance = provenance()
 
     def arrays(self, jobs: int) -> dict[str, np.ndarray]:
-        found = self._collected(self.parts, self.keys, jobs)
+        found = collect(self.module, self.parts, self.cache, jobs, self.inputs)
         if hasattr(self.module, "later"):
-            parts = self.module.later(self.config, found)
-            found |= self._collected(parts, part_keys(self.module, parts, self.inputs), jobs)
+            found |= collect(self.module, self.module.later(self.config, found), self.cache, jobs, self.inputs)
         return found
-
-    def _collected(self, parts: list[dict], keys: dict[str, str], jobs: int) -> dict[str, np.ndarray]:
-        return collect(self.module, parts, {name: self.cache / f"{key}.npz" for name, key in keys.items()}, jobs)
 
     def store(self, arrays: Mapping[str, np.ndarray], folder: Path | None = None) -> None:
         """Write arrays and record where ``Committed`` finds them."""
@@ -156,101 +139,39 @@ def committed(which: str, folder: Path | None = None, again: str | None = None) 
         raise FileNotFoundError(f"no committed results for {which} in {folder}; make them with `{again}`") from error
 
 
-def collect(module: ModuleType, parts: list[dict], paths: dict[str, Path], jobs: int) -> dict[str, np.ndarray]:
-    """Arrays of all parts, named ``<part>/<array>``: read from ``paths`` (by part name), or computed into them.
+def collect(
+    module: ModuleType, parts: list[dict], cache: Path, jobs: int, inputs: Mapping[str, str] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of all parts, named ``<part>/<array>``: read from the store ``cache``, or computed into it.
 
-    ``jobs`` parts at a time, in processes of their own where more than one is missing.
+    ``jobs`` parts at a time, in processes of their own where they are several. The first error ends all.
     """
-    found = {part["name"]: readable(paths[part["name"]]) for part in parts}
-    missing = [part for part in parts if found[part["name"]] is None]
-    computed = _computed(module.__name__, missing, paths, min(jobs, len(missing)))
-    for part_name in progress(computed, name(module), len(missing), every=5.0):
-        found[part_name] = read(paths[part_name])
-    return {f"{part['name']}/{k}": v for part in parts for k, v in found[part["name"]].items()}
+    runs, code = _runs(module, parts), _code(module)
+    found = sweep.run(compute, runs, cache, inputs=inputs, code=code, jobs=jobs, stop=True, label=name(module)).results
+    return {f"{part['name']}/{k}": v for part, arrays in zip(parts, found, strict=True) for k, v in arrays.items()}
 
 
-def _computed(module: str, missing: list[dict], paths: dict[str, Path], jobs: int) -> Iterator[str]:
-    """Names of parts, each when its file is written."""
-    if jobs <= 1:
-        yield from (compute(module, part, paths[part["name"]]) for part in missing)
-        return
-    from joblib import Parallel, delayed
-
-    with Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1) as pool:
-        yield from pool(delayed(compute)(module, part, paths[part["name"]], quiet=True) for part in missing)
+def compute(run: dict) -> dict[str, np.ndarray]:
+    """One part of a study, named ``study`` and ``part``; what is sent to the workers."""
+    arrays = importlib.import_module(run["study"]).compute(run["part"])
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def compute(module: str, part: dict, path: Path, quiet: bool = False) -> str:
-    """Compute one part and write its file. ``quiet``: no progress of its own, for workers that share a terminal."""
-    if quiet:
-        os.environ["TQDM_DISABLE"] = "1"
-    with one_thread():
-        arrays = importlib.import_module(module).compute(part)
-    write(path, arrays)
-    return part["name"]
+def _runs(module: ModuleType, parts: list[dict]) -> list[dict]:
+    return [{"study": module.__name__, "part": part} for part in parts]
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _code(module: ModuleType) -> Code:
+    return Code.of(module.__name__, module.__file__, study=True)
 
 
 def part_keys(module: ModuleType, parts: list[dict], inputs: Mapping[str, str]) -> dict[str, str]:
     """The key of every part by its name; ``inputs`` are digests. Raises ``ValueError`` where two share a name."""
-    versions = {name: metadata.version(name) for name in COMPUTES_WITH}
-    common = [module.__name__, dict(inputs), package_code(), computing_code(Path(module.__file__)), versions]
-    keys = {part["name"]: digest([*common, part]) for part in parts}
-    if len(keys) < len(parts):
-        raise ValueError(f"{module.__name__}: {len(parts)} parts have {len(keys)} names; each needs one of its own")
-    return keys
-
-
-def digest(value: object) -> str:
-    """sha256 of a JSON-able value, whatever the order of its keys.
-
-    >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-@functools.cache
-def package_code() -> str:
-    """Digest of the sources that compute; of studies what computes alone, so that other choices keep what is there."""
-    files = {f.relative_to(ROOT).as_posix(): f for f in sorted(ROOT.rglob("*.py"))}
-    computing = {name: f for name, f in files.items() if not name.startswith(SHOWS_ONLY)}
-    return digest({n: computing_code(f) if n.startswith("studies/") else digest_file(f) for n, f in computing.items()})
-
-
-def computing_code(path: Path) -> str:
-    """Digest of a module's ``compute`` and what it may use: comments, titles, drawing (helpers named ``draw_…`` too)
-    and the functions whose results enter the key by themselves are left out.
-    """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return digest([ast.dump(node) for node in tree.body if not _computes_nothing(node) and not _is_text(node)])
-
-
-def _computes_nothing(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef) and (node.name in NOT_COMPUTING or node.name.startswith("draw_"))
-
-
-def _is_text(node: ast.stmt) -> bool:
-    docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    title = isinstance(node, ast.Assign) and [getattr(t, "id", None) for t in node.targets] == ["TITLE"]
-    return docstring or title
+    keys = sweep.keys(compute, _runs(module, parts), inputs, _code(module))
+    found = {part["name"]: key for part, key in zip(parts, keys, strict=True)}
+    if len(found) < len(parts):
+        raise ValueError(f"{module.__name__}: {len(parts)} parts have {len(found)} names; each needs one of its own")
+    return found
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -266,14 +187,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
-
-
-def readable(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache file; None where there is none or it is damaged, so that it is computed again."""
-    try:
-        return read(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def write_json(path: Path, value: dict) -> None:
