@@ -10,6 +10,8 @@ from .. import errors
 from . import layout
 from .bundled import digits
 from .folders import folder
+from .huggingface_sets import PREFIX as HUGGING_FACE
+from .huggingface_sets import huggingface_set
 from .idx_files import find, idx, looks_like_idx
 from .image_set import ImageSet
 from .packs import packed
@@ -47,6 +49,8 @@ def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) 
     ``VPT_ANALYSIS_DATA`` names. Of the shapes, "train" is 3,000 images of seed 0 and "test" 2,000 of seed 1. A path may
     be a ``.tar`` or ``.npz`` as ``tar`` and ``packed`` read them, an IDX file of images, a folder with the MNIST names,
     or a folder of class folders, with or without folders of splits; without splits, all of it is "train".
+    "torchvision:DTD" and "huggingface:ethz/food101" are read with those libraries, and fetched where there is a
+    network: see ``torchvision_set`` and ``huggingface_set``.
 
     Raises ``ValueError`` for an unknown name, ``FileNotFoundError`` where the variable is unset or a file is missing.
 
@@ -64,6 +68,8 @@ def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) 
         return _from_path(_root(name) / FILES[name], split, size)
     if name.startswith(TORCHVISION):
         return torchvision_set(name.removeprefix(TORCHVISION), split, size)
+    if name.startswith(HUGGING_FACE):
+        return huggingface_set(name.removeprefix(HUGGING_FACE), split, size)
     path = Path(name).expanduser()
     if not path.exists():
         if isinstance(name_or_path, Path) or path.suffix or path.name != name:
