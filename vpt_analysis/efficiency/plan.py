@@ -133,14 +133,16 @@ def trials(plan: Plan) -> dict[str, dict]:
 
 
 def finals(plan: Plan, found: Found) -> dict[str, dict]:
-    """Configs of round two by name, ``<key>:<seed>``, from the arrays of round one; none where each seed has trials."""
+    """Configs of round two by name, ``<key>:<seed>``, from the arrays of round one; none where each seed has trials,
+    nor for what lacks its trial because that failed."""
     if plan.choose == "each seed":
         return {}
     rates = {name: choice.rate for name, choice in choices(plan, found).items()}
     return {
-        f"{key(t, a.name, s)}:{seed}": config(plan, t, a, s, (rates[key(t, a.name, s)],), seed, carve=False)
-        for t, a, s in keys(plan)
+        f"{name}:{seed}": config(plan, task, each, subset, (rates[name],), seed, carve=False)
+        for task, each, subset in keys(plan)
         for seed in plan.seeds
+        if (name := key(task, each.name, subset)) in rates
     }
 
 
@@ -165,26 +167,30 @@ class Choice:
 
 
 def choices(plan: Plan, found: Found, seed: int | None = None) -> dict[str, Choice]:
-    """The choice for each ``key``, from the trials of a seed (by default the first)."""
-    seed = plan.seeds[0] if seed is None else seed
-    if not trials(plan):
-        return {
-            key(t, a.name, s): Choice(*plan.rates_of(a), "given", False, *plan.rates_of(a)) for t, a, s in keys(plan)
-        }
-    made = {}
+    """The choice for each ``key`` whose trial was found, from the trials of a seed (by default the first)."""
+    seed, made = plan.seeds[0] if seed is None else seed, {}
+    given = not trials(plan)
     for task, each, subset in keys(plan):
-        rates, mine = np.array(plan.rates_of(each)), found[f"{key(task, each.name, subset)}:trial:{seed}"]
+        name, rates = key(task, each.name, subset), np.array(plan.rates_of(each))
+        if given:
+            made[name] = Choice(float(rates[0]), "given", False, float(rates[0]))
+            continue
+        if f"{name}:trial:{seed}" not in found:
+            continue
+        mine = found[f"{name}:trial:{seed}"]
         if bool(mine["own"]):
             by, rate = "own", selection.own(rates, mine["validation"])
         else:
             by, rate = "others", selection.from_others(task, rates, on_others(plan, found, each, seed))
-        made[key(task, each.name, subset)] = Choice(
-            rate, by, selection.at_edge(rates, rate), selection.on_test(rates, mine["test"])
-        )
+        made[name] = Choice(rate, by, selection.at_edge(rates, rate), selection.on_test(rates, mine["test"]))
     return made
 
 
 def on_others(plan: Plan, found: Found, each: Arm, seed: int) -> dict[str, np.ndarray]:
     """Accuracies of an arm at its rates on each task whose smallest subset has one image a class."""
-    cells = {task: [found[f"{key(task, each.name, s)}:trial:{seed}"] for s in plan.of(task)] for task in plan.tasks}
-    return {t: c["validation"] for t, all_of_it in cells.items() for c in all_of_it[:1] if not bool(c["own"])}
+    names = {task: f"{key(task, each.name, plan.of(task)[0])}:trial:{seed}" for task in plan.tasks}
+    return {
+        task: found[name]["validation"]
+        for task, name in names.items()
+        if name in found and not bool(found[name]["own"])
+    }
