@@ -78,8 +78,8 @@ def compute(plan: Plan, store: str | Path, **options) -> tuple[Results, list[swe
     """The results of a plan, from the ``store`` or computed into it, and what each round did. ``options`` are those of
     ``sweep.run``. What failed is missing from the results, and the next start tries it again."""
     digests, found, rounds = inputs(plan), {}, []
-    for label, configs in (("trials", lambda: plans.trials(plan)), ("finals", lambda: plans.finals(plan, found))):
-        named = configs()
+    for label in ("trials", "finals"):
+        named = plans.trials(plan) if label == "trials" else plans.finals(plan, found)
         if named:
             done = sweep.run(run, named.values(), store, inputs=digests, label=label, **options)
             found |= {name: r for name, r in zip(named, done.results, strict=True) if r is not None}
