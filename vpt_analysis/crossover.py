@@ -22,6 +22,10 @@ from .censored import Bounded, bounded
 from .learning_curves import paired_curves
 from .monotone import Curves, bisected
 
+# How often intervals hold the truth for S seeds, on curves of 5 sizes that cross between two of them: at level 0.95 and
+# at ``few_seeds.expanded(0.95, S)``; measured again by the tests.
+COVERAGE = {3: (0.77, 0.77), 5: (0.85, 0.92), 10: (0.89, 0.94)}
+
 
 @dataclass(frozen=True)
 class Crossover(Bounded):

@@ -75,7 +75,7 @@ def test_saved_to_disk_equals_parquet(tmp_path, table, parquet):
         made = data.load(f"huggingface:{tmp_path / 'saved'}", split, 8)
         assert made.digest == data.load(f"huggingface:{parquet}", split, 8).digest
     assert data.load(f"huggingface:{tmp_path / 'one'}", "train", 8).labels.tolist() == [1, 0, 1]
-    with pytest.raises(ValueError, match="unknown split 'test'; Known: train"):
+    with pytest.raises(ValueError, match="has no split 'test'; all of it is 'train'"):
         data.load(f"huggingface:{tmp_path / 'one'}", "test")
 
 

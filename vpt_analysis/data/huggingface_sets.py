@@ -148,6 +148,10 @@ def _splits(library, found) -> dict:
 def _split(splits: Mapping, wanted: str, source: str) -> str:
     if wanted in VALIDATION:
         wanted = next((name for name in (wanted, *VALIDATION) if name in splits), wanted)
+    if wanted not in splits and len(splits) == 1:
+        raise ValueError(
+            f"{source}: has no split {wanted!r}; all of it is {next(iter(splits))!r}. Keep test images apart"
+        )
     layout.check_split(source, wanted, splits)
     return wanted
 
