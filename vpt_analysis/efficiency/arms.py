@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -26,8 +27,8 @@ class Arm:
     ``length`` is the number of prompts (a baseline has none), ``options`` are the method's own. ``start`` is where
     prompts begin: "standard", "small" (the standard start times 0.01), "prototypes" (k-means centres of the content
     tokens), or "tied", for untied keys and values only: those of VPT-Deep prompts that were trained for the first half
-    of the steps. ``rates`` replace the learning rates of the plan, as many of them. Raises ``ValueError`` on what no
-    arm can have.
+    of the steps. The arm's learning rates are those of a plan times ``scale``, so that all arms have as many trials.
+    Raises ``ValueError`` on what no arm can have.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Arm:
     length: int = 10
     options: dict = field(default_factory=dict)
     start: str = "standard"
-    rates: tuple[float, ...] = ()
+    scale: float = 1.0
 
     def __post_init__(self):
         if not isinstance(self.method, str) or self.method not in (*prompts.names(), *baselines.names()):
@@ -45,8 +46,9 @@ class Arm:
             raise unknown(f"start of arm {self.name!r}", self.start, STARTS)
         if not self.prompted and self.start != "standard":
             raise ValueError(f"arm {self.name!r}: {self.method} has no prompts, so it cannot start at {self.start!r}")
+        if not isinstance(self.scale, int | float) or isinstance(self.scale, bool) or not 0 < self.scale < math.inf:
+            raise ValueError(f"arm {self.name!r}: scale is {self.scale!r}; expected a positive number")
         object.__setattr__(self, "label", self.label or self.name)
-        object.__setattr__(self, "rates", tuple(self.rates))
 
     @property
     def prompted(self) -> bool:
@@ -54,10 +56,12 @@ class Arm:
 
     def plain(self) -> dict:
         """As JSON values; ``Arm(**arm.plain())`` is the arm."""
-        return asdict(self) | {"rates": list(self.rates)}
+        return asdict(self)
 
 
-FINE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # for weights of the backbone itself, which smaller steps move far enough
+FINE = 0.1  # weights of the backbone itself move far enough at smaller steps
+# Untied keys and values enter raw, without the LayerNorm and the projections that multiply the gradient of tokens.
+RAW = 10.0
 RELEASED = "VAPT, released"
 # What options of the released code add.
 WITHOUT = {"norm": "norm", "residual": "residual", "zero_init": "zero-start"}
@@ -66,7 +70,7 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm("linear", "linear", "Linear probe"),
-        Arm("full", "full", "Full fine-tuning", rates=FINE),
+        Arm("full", "full", "Full fine-tuning", scale=FINE),
         Arm("bias", "bias", "Bias only"),
         Arm("lora", "lora", "LoRA", options={"rank": 2}),
         Arm("vpt-shallow", "vpt-shallow", "VPT-Shallow"),
@@ -83,9 +87,9 @@ ARMS = {
           for option, what in WITHOUT.items()),
         Arm("vapt-released-no-convolution", "vapt-released", f"{RELEASED}, no convolution", options={"kernel": 1}),
         Arm("norga", "norga", "NoRGa"),
-        Arm("prefix", "prefix", "Prefix, untied"),
+        Arm("prefix", "prefix", "Prefix, untied", scale=RAW),
         Arm("prefix-scaled", "prefix-scaled", "Prefix, untied, scaled"),
-        Arm("prefix-warm", "prefix", "Prefix, from tied", start="tied"),
+        Arm("prefix-warm", "prefix", "Prefix, from tied", start="tied", scale=RAW),
     )
 }  # fmt: skip
 

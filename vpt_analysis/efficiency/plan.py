@@ -26,8 +26,9 @@ Found = Mapping[str, Mapping[str, np.ndarray]]  # arrays of ``runs.run`` by the 
 @dataclass(frozen=True)
 class Plan:
     """A comparison. ``subsets`` are training subsets, ``{"per_class": m}`` or ``{"fraction": f}``, the same for all
-    tasks or a dict of tasks; ``rates`` those of arms without their own; ``pool``: how many stratified images of the
-    training split "all" is (0: all there are); ``validation`` and ``test``: at most so many images are judged.
+    tasks or a dict of tasks; ``rates`` the learning rates of arms whose ``scale`` is 1; ``pool``: how many stratified
+    images of the training split "all" is (0: all there are); ``validation`` and ``test``: at most so many images are
+    judged.
 
     Raises ``ValueError`` on what is no comparison.
     """
@@ -58,12 +59,6 @@ class Plan:
         for what, names in (("tasks", self.tasks), ("arms", self.names), ("seeds", self.seeds)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} {', '.join(map(str, names))}: one stands there twice")
-        for each in self.arms:
-            if each.rates and len(each.rates) != len(self.rates):
-                raise ValueError(
-                    f"arm {each.name!r} has {len(each.rates)} learning rates, the plan {len(self.rates)}; all arms get "
-                    f"the same number of trials"
-                )
         for task in self.tasks:
             for subset in self.of(task):
                 check_subset(subset)
@@ -81,7 +76,8 @@ class Plan:
         return tuple(self.subsets[task])
 
     def rates_of(self, each: Arm) -> tuple[float, ...]:
-        return each.rates or self.rates
+        """The learning rates of an arm: six digits of the product, so that 0.001 · 10 is 0.01."""
+        return tuple(float(f"{each.scale * rate:.6g}") for rate in self.rates)
 
     def plain(self) -> dict:
         """As JSON values, of which ``from_plain`` makes the plan again."""
@@ -147,10 +143,10 @@ def finals(plan: Plan, found: Found) -> dict[str, dict]:
 
 
 def config(plan: Plan, task: str, each: Arm, subset: dict, rates: tuple, seed: int, carve: bool) -> dict:
-    """What ``runs.run`` takes. The arm's label and rates are left out: they do not change what comes out."""
+    """What ``runs.run`` takes. The arm's label is left out: it does not change what comes out."""
     shared = ("backbone", "steps", "batch", "weight_decay", "pool", "validation", "test")
     return {name: getattr(plan, name) for name in shared} | {
-        "task": task, "arm": each.plain() | {"label": "", "rates": []}, "subset": dict(subset), "rates": list(rates),
+        "task": task, "arm": each.plain() | {"label": ""}, "subset": dict(subset), "rates": list(rates),
         "seed": seed, "carve": carve, "modules": list(plan.modules),
     }  # fmt: skip
 

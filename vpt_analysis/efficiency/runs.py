@@ -63,7 +63,8 @@ def train(
     methods = [first, *(copy.deepcopy(first) for _ in plans[1:])]
     if arm.start == "tied":
         plans, earlier = [replace(p, steps=p.steps - p.steps // 2) for p in plans], plans
-        warm_up(vit, arm, methods, images, [replace(p, steps=p.steps // 2) for p in earlier], seed)
+        earlier = [replace(p, steps=p.steps // 2, lr=p.lr / arm.scale) for p in earlier]
+        warm_up(vit, arm, methods, images, earlier, seed)
     classes = len(images.train.class_names)
     if arm.prompted or not parameter_count(first):  # these go through the backbone together
         return methods, training.train_many(vit, methods, pixels, labels, plans, classes=classes, label=arm.name)

@@ -14,9 +14,6 @@ ARMS = [
     "vapt-released-no-norm", "vapt-released-no-residual", "vapt-released-no-zero-start", "vapt-released-no-convolution",
     "norga", "prefix", "prefix-scaled", "prefix-warm",
 ]  # fmt: skip
-# Untied keys and values enter raw, without the LayerNorm and the projections that multiply the gradient of tokens, so
-# their grid lies higher.
-HIGHER = {"prefix": [0.01, 0.03, 0.1, 0.3, 1.0], "prefix-warm": [0.01, 0.03, 0.1, 0.3, 1.0]}
 
 
 def config(tier: str) -> dict:
@@ -27,14 +24,7 @@ def config(tier: str) -> dict:
             "steps": 10, "batch": 16, "validation": 60, "test": 100,
         }  # fmt: skip
     return common | {
-        "tasks": ["cifar100", "shapes-count"], "arms": with_rates(ARMS),
-        "subsets": {"cifar100": [{"per_class": 10}], "shapes-count": [{"per_class": 125}]},
+        "tasks": ["cifar100"], "arms": ARMS, "subsets": [{"per_class": 10}],
         "rates": [0.001, 0.003, 0.01, 0.03, 0.1], "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32,
         "validation": 200, "test": 400,
     }  # fmt: skip
-
-
-def with_rates(names: list[str]) -> list:
-    from ..efficiency.arms import ARMS as known
-
-    return [known[n].plain() | {"rates": HIGHER[n]} if n in HIGHER else n for n in names]

@@ -22,7 +22,7 @@ def config(tier: str) -> dict:
         sizes = {"digits": (1, 5, 25), "shapes-count": (1, 5, 25)}
         more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 15, "batch": 8, "validation": 60, "test": 100}
         return common | more | {"tasks": list(sizes), "subsets": per_class(sizes)}
-    sizes = {task: SIZES[task] for task in ("cifar100", "shapes-count", "grocery81")}
+    sizes = {task: SIZES[task] for task in ("cifar100", "shapes-count")}
     return common | {
         "tasks": list(sizes), "subsets": per_class(sizes), "rates": [0.001, 0.003, 0.01, 0.03, 0.1],
         "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32, "validation": 200, "test": 400,
