@@ -10,6 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .bank import Bank
+from .baselines.base import Baseline
+from .baselines.linear import Linear
+from .prompts.base import Prompt
 from .readouts import are_targets, check_labels
 from .vit import VisionTransformer
 
@@ -181,10 +185,14 @@ def scored(
 
 
 def pooled(vit: VisionTransformer, method: nn.Module | None, images: Tensor) -> Tensor:
-    """What a head reads of images, (B, F); features that stand in for them pass as they are."""
+    """What a head reads of images, (B, F); features that stand in for them pass as they are. Where the method does no
+    more to the tokens than the backbone, those that are not pooled are not computed."""
     if images.ndim == 2:
         return images
-    return vit.pool(vit(images) if method is None else method.encode(vit, images))
+    if method is None:
+        return vit.pool(vit.for_pooling()(images))
+    plain = type(method).encode in (Prompt.encode, Baseline.encode, Linear.encode, Bank.encode)
+    return vit.pool(method.encode(vit.for_pooling() if plain else vit, images))
 
 
 @contextlib.contextmanager

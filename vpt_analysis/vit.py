@@ -9,6 +9,7 @@ Shapes: B images, N content tokens [CLS, registers, patches], d width, H heads, 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -155,9 +156,14 @@ class Block(nn.Module):
         """Keys and values (B, H, P, e) that ``tokens`` (B, P, d) would have if they stood in this block's sequence."""
         return self.attention.keys_values(self.ln1(tokens))
 
-    def forward(self, x: Tensor, extra: KeyGroup | None = None, attend: Callable = attend) -> Tensor:
-        """(B, N, d) to (B, N, d). ``attend(query, key, value, extra)`` may be replaced to look inside."""
+    def forward(
+        self, x: Tensor, extra: KeyGroup | None = None, attend: Callable = attend, first: int | None = None
+    ) -> Tensor:
+        """(B, N, d) to (B, N, d), of the ``first`` tokens alone where not all are wanted; all are attended to.
+        ``attend(query, key, value, extra)`` may be replaced to look inside."""
         query, key, value = self.attention.project(self.ln1(x))
+        if first is not None:
+            x, query = x[:, :first], query[:, :, :first]
         if extra is not None and extra.temperature is not None:
             query = query / extra.temperature
         y = self.attention.merge(attend(query, key, value, extra))
@@ -182,6 +188,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: ViTConfig, seed: int = 0):
         super().__init__()
         self.config = config
+        self.gives: int | None = None  # how many tokens come out; None: all
         d = config.width
         self.patch = skip_init(nn.Conv2d, config.channels, d, config.patch_size, stride=config.patch_size)
         self.prefix = nn.Parameter(torch.empty(1, config.prefix, d))  # CLS, registers
@@ -241,7 +248,8 @@ class VisionTransformer(nn.Module):
             if prompt is not None:
                 riders, extra = prompt(layer, block, x, before)
             sequence = x if riders is None else torch.cat([x, riders], dim=1)
-            sequence = block(sequence, extra, attend if attend_at is None else attend_at(layer))
+            first = self.gives if layer + 1 == len(self.blocks) else None
+            sequence = block(sequence, extra, attend if attend_at is None else attend_at(layer), first)
             x = sequence[:, :n]
             before = None if riders is None else Riders(riders, sequence[:, n:])
         return x
@@ -253,6 +261,13 @@ class VisionTransformer(nn.Module):
             return cls
         mean = patches.mean(1)
         return mean if self.config.pool == "mean" else torch.cat([cls, mean], dim=-1)
+
+    def for_pooling(self) -> VisionTransformer:
+        """This model without what ``pool`` does not read: where that is CLS, its last block computes no other token and
+        it gives (B, 1, d). The pooled features are the same up to rounding; modules and parameters are shared."""
+        model = copy.copy(self)
+        model.gives = 1 if self.config.pool == "cls" else None
+        return model
 
     def classify(self, images: Tensor, prompt: nn.Module | None = None) -> Tensor:
         """Class scores (B, classes) from the model's own classifier."""

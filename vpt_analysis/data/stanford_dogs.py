@@ -1,8 +1,8 @@
 """Stanford Dogs as class folders: ``python -m vpt_analysis.data.stanford_dogs SOURCE TARGET``.
 
-SOURCE holds what ``images.tar`` and ``lists.tar`` of the official page unpack to: ``Images/<class>/<file>`` (20,580 JPEG
-files of 120 classes), ``train_list.mat`` (12,000 of them) and ``test_list.mat`` (8,580). TARGET becomes
-``train/<class>/<file>`` and ``test/<class>/<file>``, symbolic links into SOURCE, and ``data.load`` reads it by its path.
+SOURCE holds what ``images.tar`` and ``lists.tar`` of the official page unpack to: ``Images/<class>/<file>``, with
+20,580 files of 120 classes; ``train_list.mat`` with 12,000 of them; ``test_list.mat`` with 8,580. TARGET becomes
+``train/<class>/<file>`` and ``test/<class>/<file>``, symbolic links into SOURCE; ``data.load`` reads it by its path.
 
 Source: Khosla et al., Novel Dataset for Fine-Grained Image Categorization, FGVC workshop at CVPR 2011.
 """
