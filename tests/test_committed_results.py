@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import random
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +13,7 @@ import pytest
 from paper_figures import _registry, _run, spectrum
 from vpt_analysis import study as machinery
 from vpt_analysis.storage import digest_file
-from vpt_analysis.studies import family, tasks
+from vpt_analysis.studies import family, learning_curves, tasks
 
 SCALARS = ("top1",)  # accuracies: steps of one image
 # NaN says that a replicate has none of what is measured: no atom alone in its cell, none that shares one.
@@ -25,12 +27,17 @@ def stored() -> dict[str, tuple[ModuleType, Path]]:
     return own | {name: (machinery.study(name), machinery.COMMITTED) for name in machinery.names()}
 
 
+def every_part(module: ModuleType, arrays: dict[str, np.ndarray], config: dict) -> list[dict]:
+    """Parts of both rounds, of a study that has a second."""
+    return module.parts(config) + (module.later(config, arrays) if hasattr(module, "later") else [])
+
+
 @pytest.mark.parametrize("name", stored())
 def test_results_are_complete_and_belong_to_the_shipped_weights(name):
     module, folder = stored()[name]
     arrays, record = machinery.committed(name, folder)
     assert record["config"] == module.config("full")
-    parts = {part["name"] for part in module.parts(record["config"])}
+    parts = {part["name"] for part in every_part(module, arrays, record["config"])}
     assert {key.split("/")[0] for key in arrays} == parts
     always = {k: a for k, a in arrays.items() if k.split("/")[-1] not in SOMETIMES_NONE.get(name, ())}
     assert all(np.isfinite(a).all() for a in always.values())
@@ -63,3 +70,16 @@ def test_a_part_of_the_family_computed_again_gives_the_same_numbers():
         stored = arrays[f"{part['name']}/{key}"]
         assert value.shape == stored.shape, key
         assert abs(value - stored).max() <= (0.06 if key in (*SCALARS, "losses") else 0.03), key
+
+
+def test_a_random_run_of_the_learning_curves_computed_again_gives_the_same_numbers():
+    """Another one every day, of the task whose images are made here. Training lets rounding grow: accuracies may move by
+    a few of the test images, losses in the second decimal."""
+    arrays, record = machinery.committed("learning_curves")
+    runs = [p for p in learning_curves.later(record["config"], arrays) if p["task"] in tasks.BUNDLED]
+    part = random.Random(datetime.date.today().isoformat()).choice(runs)
+    print("run of the day:", part["name"])
+    for key, value in learning_curves.compute(part).items():
+        stored = arrays[f"{part['name']}/{key}"]
+        assert value.shape == stored.shape, key
+        assert abs(value - stored).max() <= {"test": 0.04, "loss": 0.1}.get(key, 0), (part["name"], key)
