@@ -73,8 +73,8 @@ def test_a_part_of_the_family_computed_again_gives_the_same_numbers():
 
 
 def test_a_random_run_of_the_learning_curves_computed_again_gives_the_same_numbers():
-    """Another one every day, of the task whose images are made here. Training lets rounding grow: accuracies may move by
-    a few of the test images, losses in the second decimal."""
+    """Another one every day, of the task whose images are made here. Training lets rounding grow: accuracies may move
+    by a few of the test images, losses in the second decimal."""
     arrays, record = machinery.committed("learning_curves")
     runs = [p for p in learning_curves.later(record["config"], arrays) if p["task"] in tasks.BUNDLED]
     part = random.Random(datetime.date.today().isoformat()).choice(runs)
