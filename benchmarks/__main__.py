@@ -9,7 +9,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, least_squares, mechanisms, prefix_form, quick_figures, splitting, tangent, train_many
+from benchmarks import (
+    imports,
+    least_squares,
+    mechanisms,
+    prefix_form,
+    quick_figures,
+    splitting,
+    sweep,
+    tangent,
+    train_many,
+)
 from vpt_analysis.errors import unknown
 from vpt_analysis.provenance import provenance
 from vpt_analysis.storage import write_text
@@ -17,7 +27,7 @@ from vpt_analysis.threads import available_cores
 
 SUITES = {
     "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,
-    "least_squares": least_squares, "tangent": tangent, "imports": imports, "figures": quick_figures,
+    "least_squares": least_squares, "tangent": tangent, "imports": imports, "figures": quick_figures, "sweep": sweep,
 }  # fmt: skip
 # A suite may have COLUMNS of its own, and a DTYPE where it is always the same.
 COLUMNS = {
@@ -43,7 +53,7 @@ def main() -> None:
     for dtype in dtypes:
         for name in args.names or SUITES:
             suite, columns = SUITES[name], getattr(SUITES[name], "COLUMNS", COLUMNS)
-            if dtype != dtypes[0] and name in ("least_squares", "imports", "figures"):
+            if dtype != dtypes[0] and name in ("least_squares", "imports", "figures", "sweep"):
                 continue  # nothing in them depends on the dtype
             kind = getattr(suite, "DTYPE", str(dtype).removeprefix("torch."))
             print(f"\n{name}, {where}, {kind}: medians of {args.repeats} interleaved repeats")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from . import probe_command
+from . import probe_command, sweep_command
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 OUT = Path("paper_figures") / "out"
@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
         commands, "probe", "measure one thing about any mechanism on any backbone", probe_command.EXAMPLES, probe
     )
     probe_command.add_flags(p)
+
+    p = _command(commands, "sweep", "compare methods over tasks, data sizes and seeds", sweep_command.EXAMPLES, sweep)
+    sweep_command.add_flags(p)
 
     p = _command(commands, "pretrain", "train the bundled backbone again", PRETRAIN, pretrain)
     p.add_argument("--data", required=True, type=Path, help="packed images (.npz)")
@@ -190,6 +193,10 @@ def decompose(args: argparse.Namespace) -> int:
 
 def probe(args: argparse.Namespace) -> int:
     return probe_command.run(args)
+
+
+def sweep(args: argparse.Namespace) -> int:
+    return sweep_command.run(args)
 
 
 def pretrain(args: argparse.Namespace) -> int:

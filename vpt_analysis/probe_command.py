@@ -199,8 +199,8 @@ def image_set(args: argparse.Namespace, config):
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; expected at least 1")
     (first, *more) = args.images
-    if not more and (first in data.names() or is_data_set(Path(first))):
-        split = args.split or ("test" if first in data.names() else "train")
+    if not more and (data.is_name(first) or is_data_set(Path(first))):
+        split = args.split or ("test" if data.is_name(first) else "train")
         found = data.load(first, split, config.image_size)
     else:
         if args.split:

@@ -71,12 +71,12 @@ class Store:
             return None
         head = len(START) + 64 + len(BETWEEN)
         body = found[head : -len(END)]
-        return body if found == _file(key, body) else None
+        return body if found == whole(key, body) else None
 
     def write(self, key: str, body: bytes, record: Mapping) -> None:
         """The record first, so that every result has one. Raises ``StoreError``, with nothing half-written left."""
         self._put(self.records, key, _json(record))
-        self._put(self.results, key, _file(key, body))
+        self._put(self.results, key, whole(key, body))
 
     def record(self, key: str) -> dict:
         return json.loads((self.records / f"{key}.json").read_text(encoding="utf-8"))
@@ -115,7 +115,8 @@ def _age(entry: os.DirEntry) -> float:
         return 0.0
 
 
-def _file(key: str, body: bytes) -> bytes:
+def whole(key: str, body: bytes) -> bytes:
+    """The content of a result's file."""
     digest = hashlib.sha256(key.encode() + body).hexdigest().encode()
     return b"".join((START, digest, BETWEEN, body, END))
 

@@ -187,3 +187,16 @@ def test_the_folder_without_the_variable_is_in_torchs_cache(monkeypatch, tmp_pat
     monkeypatch.delenv("VPT_ANALYSIS_DATA", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert torchvision_sets.root() == tmp_path / "torch" / "datasets"
+
+
+def test_names_reach_the_probe_command(folder, make):
+    """The test split, as of every data set that has a name."""
+    from argparse import Namespace
+
+    from vpt_analysis.probe_command import image_set
+    from vpt_analysis.vit import ViTConfig
+
+    dtd(folder, make)
+    config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, heads=2)
+    args = Namespace(images=["torchvision:DTD"], split=None, count=10, seed=0)
+    assert image_set(args, config).name == "torchvision:DTD/test"

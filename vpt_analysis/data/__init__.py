@@ -10,7 +10,7 @@ from .folders import folder, pictures
 from .huggingface_sets import huggingface_set
 from .idx_files import idx
 from .image_set import ImageSet, normalise
-from .named import load, names
+from .named import is_name, load, names
 from .packs import packed
 from .shapes import factors, shapes
 from .tars import tar
@@ -23,6 +23,7 @@ __all__ = [
     "folder",
     "huggingface_set",
     "idx",
+    "is_name",
     "load",
     "names",
     "normalise",

@@ -42,6 +42,15 @@ def names() -> list[str]:
     return sorted(["digits", *FILES, *SHAPES])
 
 
+def is_name(text: str) -> bool:
+    """Whether ``load`` takes it for a name rather than for a path; what it names may still be missing.
+
+    >>> is_name("digits"), is_name("torchvision:DTD"), is_name("photos/")
+    (True, True, False)
+    """
+    return text in names() or text.startswith((TORCHVISION, HUGGING_FACE))
+
+
 def load(name_or_path: str | Path, split: str = "train", size: int | None = 32) -> ImageSet:
     """Images by name, or from a path, decided by what lies there.
 

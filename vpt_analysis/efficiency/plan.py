@@ -117,9 +117,12 @@ def keys(plan: Plan) -> list[tuple[str, Arm, dict]]:
 
 
 def trials(plan: Plan) -> dict[str, dict]:
-    """Configs of round one by name, ``<key>:trial:<seed>``; none where no arm has a choice of rates."""
+    """Configs of round one by name, ``<key>:trial:<seed>``; none where no arm has a choice of rates. Raises
+    ``ValueError`` where it is clear beforehand that nothing could choose."""
     if plan.choose == "once" and len(plan.rates) == 1:
         return {}
+    if len(plan.tasks) == 1 and {"per_class": 1} in plan.of(plan.tasks[0]):
+        raise selection.alone(plan.tasks[0])
     seeds = plan.seeds if plan.choose == "each seed" else plan.seeds[:1]
     return {
         f"{key(t, a.name, s)}:trial:{seed}": config(plan, t, a, s, plan.rates_of(a), seed, carve=True)
@@ -163,7 +166,8 @@ class Choice:
 
 
 def choices(plan: Plan, found: Found, seed: int | None = None) -> dict[str, Choice]:
-    """The choice for each ``key`` whose trial was found, from the trials of a seed (by default the first)."""
+    """The choice for each ``key`` whose trial was found, and one of another task where that chooses, from the trials of
+    a seed (by default the first)."""
     seed, made = plan.seeds[0] if seed is None else seed, {}
     given = not trials(plan)
     for task, each, subset in keys(plan):
@@ -177,16 +181,19 @@ def choices(plan: Plan, found: Found, seed: int | None = None) -> dict[str, Choi
         if bool(mine["own"]):
             by, rate = "own", selection.own(rates, mine["validation"])
         else:
-            by, rate = "others", selection.from_others(task, rates, on_others(plan, found, each, seed))
+            others = on_others(plan, found, task, each, seed)
+            if others is None:
+                continue
+            by, rate = "others", selection.from_others(task, rates, others)
         made[name] = Choice(rate, by, selection.at_edge(rates, rate), selection.on_test(rates, mine["test"]))
     return made
 
 
-def on_others(plan: Plan, found: Found, each: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Accuracies of an arm at its rates on each task whose smallest subset has one image a class."""
-    names = {task: f"{key(task, each.name, plan.of(task)[0])}:trial:{seed}" for task in plan.tasks}
-    return {
-        task: found[name]["validation"]
-        for task, name in names.items()
-        if name in found and not bool(found[name]["own"])
-    }
+def on_others(plan: Plan, found: Found, task: str, each: Arm, seed: int) -> dict[str, np.ndarray] | None:
+    """Accuracies of an arm at its rates on each other task, on the smallest training subset of which nothing could be
+    carved; None where some trial failed and no other tells."""
+    names = {t: [f"{key(t, each.name, s)}:trial:{seed}" for s in plan.of(t)] for t in plan.tasks if t != task}
+    told = {t: [found[n] for n in own if n in found and not bool(found[n]["own"])] for t, own in names.items()}
+    if not any(told.values()) and any(n not in found for own in names.values() for n in own):
+        return None
+    return {t: min(runs, key=lambda run: int(run["images"]))["validation"] for t, runs in told.items() if runs}

@@ -34,11 +34,15 @@ def from_others(task: str, rates: np.ndarray, validation: Mapping[str, np.ndarra
     """
     others = [np.asarray(v) - np.max(v) for name, v in validation.items() if name != task]
     if not others:
-        raise ValueError(
-            f"{task}: every class has one training image, so no validation part can be carved, and there is no other "
-            f"task to choose the learning rate on. Add a task, take two images a class, or give a single rate"
-        )
+        raise alone(task)
     return own(rates, np.mean(others, axis=0))
+
+
+def alone(task: str) -> ValueError:
+    return ValueError(
+        f"{task}: every class has one training image, so no validation part can be carved, and there is no other task "
+        f"to choose the learning rate on. Add a task, take two images a class, or give a single rate"
+    )
 
 
 def at_edge(rates: np.ndarray, rate: float) -> bool:

@@ -1,0 +1,172 @@
+"""What a sweep costs beside its runs, what a second dask worker gains, and sweeps that are killed fifty times."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from joblib import parallel_config
+
+from benchmarks import sweep_cells
+from vpt_analysis import clusters, sweep
+from vpt_analysis.store import Store, encode, whole
+from vpt_analysis.threads import available_cores
+
+TARGETS = (
+    "targets: cached config ≤ 1 ms at 100,000, dispatched run ≤ 20 ms, second start of 10,000 runs ≤ 5 s, two dask "
+    "workers ≥ 1.8 × one; 50 kills: no finished run lost or computed twice, bytes of a sweep left alone"
+)
+COLUMNS = {"compared": 62, "ours": 26, "time": 30}
+DTYPE = "of no matter"
+CACHED, RESTARTED, DISPATCHED, KILLS = 100_000, 10_000, 400, 50
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def measure(repeats: int, dtype: torch.dtype, device: str) -> list[dict]:
+    print(f"(load of the machine {os.getloadavg()[0]:.1f} on {available_cores()} cores)")
+    os.environ["TQDM_DISABLE"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            *cached(Path(folder)),
+            *dispatched(Path(folder)),
+            *two_workers(Path(folder), repeats),
+            *kills(Path(folder)),
+        ]
+
+
+def row(compared: str, ours: str, time: str = "-") -> dict:
+    return {"compared": compared, "ours": ours, "time": time}
+
+
+def cached(folder: Path) -> list[dict]:
+    """Sweeps that find all their results, in this process and from the start of Python."""
+    configs = [{"i": i, "rate": 0.1, "seed": i % 5, "method": "vpt-deep"} for i in range(CACHED)]
+    store = Store(folder / "cached")
+    store.prepare()
+    for key, config in zip(sweep.keys(sweep_cells.nothing, configs), configs, strict=True):
+        (store.results / f"{key}.json").write_bytes(whole(key, encode(sweep_cells.nothing(config))))
+    start = time.perf_counter()
+    found = sweep.run(sweep_cells.nothing, configs, store)
+    seconds = time.perf_counter() - start
+    assert found.cached == CACHED and not found.computed
+    command = (
+        "import sys; from benchmarks import sweep_cells; from vpt_analysis import sweep\n"
+        "configs = [{'i': i, 'rate': 0.1, 'seed': i % 5, 'method': 'vpt-deep'} for i in range(int(sys.argv[2]))]\n"
+        "assert sweep.run(sweep_cells.nothing, configs, sys.argv[1]).cached == len(configs)"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", command, store.folder, str(RESTARTED)], check=True, cwd=ROOT)
+    again = time.perf_counter() - start
+    return [
+        row(f"cached config, of {CACHED:,}", f"{1000 * seconds / CACHED:.3f} ms", f"{seconds:.1f} s in all"),
+        row(f"second start of {RESTARTED:,} runs, with Python's own", f"{again:.1f} s"),
+    ]
+
+
+def dispatched(folder: Path) -> list[dict]:
+    """Runs that do nothing, with workers that are warm."""
+    rows = []
+    for jobs in (1, available_cores()):
+        for part in ("warm", "timed"):
+            start = time.perf_counter()
+            configs = [{"i": i, "part": part, "jobs": jobs} for i in range(DISPATCHED)]
+            sweep.run(sweep_cells.nothing, configs, folder / "dispatched", jobs=jobs)
+            seconds = time.perf_counter() - start
+        told = f"dispatched run, of {DISPATCHED} that do nothing, {jobs} at a time"
+        rows.append(row(told, f"{1000 * seconds / DISPATCHED:.2f} ms", f"{seconds:.1f} s in all"))
+    return rows
+
+
+def two_workers(folder: Path, repeats: int) -> list[dict]:
+    """The same runs on one worker and on two, in turn."""
+    number = itertools.count()
+    with cluster(folder, 1) as one, cluster(folder, 2) as two:
+        seconds = {1: [], 2: []}
+        for round_ in range(repeats + 1):
+            for count, address in ((1, one), (2, two)):
+                configs = [{"i": next(number), "steps": 2_000_000} for _ in range(24)]
+                with clusters.dask(address):
+                    start = time.perf_counter()
+                    sweep.run(sweep_cells.busy, configs, folder / "busy")
+                    if round_:  # the first round imports
+                        seconds[count].append(time.perf_counter() - start)
+    gains = [a / b for a, b in zip(seconds[1], seconds[2], strict=True)]
+    low, high = (f"{x:.2f}" for x in (min(gains), max(gains)))
+    each = ", ".join(f"{statistics.median(seconds[count]):.1f} s" for count in (1, 2))
+    return [row("two dask workers beside one, CPU-bound runs", f"{statistics.median(gains):.2f} ({low}-{high})", each)]
+
+
+@contextmanager
+def cluster(folder: Path, workers: int) -> Iterator[str]:
+    """The address of a dask scheduler on the loopback with so many workers of one thread."""
+    file = folder / f"{workers}.json"
+    settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    worker = [*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard", "--no-nanny"]
+    started = [subprocess.Popen(scheduler, **settings)]
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        started += [subprocess.Popen([*worker, "--local-directory", folder], **settings) for _ in range(workers)]
+        address = json.loads(file.read_text())["address"]
+        with clusters.dask(address, timeout=60) as client:
+            client.wait_for_workers(workers)
+        yield address
+    finally:
+        for process in reversed(started):
+            process.kill()
+            process.wait()
+
+
+def kills(folder: Path) -> list[dict]:
+    """A sweep of two workers, killed with them at random moments and started again, until it has been fifty times."""
+    configs, random_ = [{"i": i} for i in range(1000)], random.Random(0)
+    calm, hurt = Store(folder / "calm"), Store(folder / "hurt")
+    sweep.run(sweep_cells.slow, configs, calm, jobs=1)
+    count = lost = starts = 0
+    while count < KILLS:
+        before = results(hurt)
+        starts += 1
+        if killed(configs, hurt, random_.uniform(0.05, 0.4)):
+            count += 1
+        lost += len(before.keys() - results(hurt).keys()) + sum(results(hurt)[k] != v for k, v in before.items())
+        assert starts < 10 * KILLS, "the sweep is done before its kills"
+    left = len(configs) - len(results(hurt))
+    last = sweep.run(sweep_cells.slow, configs, hurt, jobs=1)
+    same = results(hurt) == results(calm) and not last.failures
+    told = f"{lost} lost, {'equal' if same else 'OTHER'} bytes"
+    return [row(f"{count} kills of a sweep of {len(configs)} runs, {left} of them left at the last", told)]
+
+
+def results(store: Store) -> dict[str, bytes]:
+    return {key: (store.results / f"{key}.json").read_bytes() for key in store.keys()}
+
+
+def killed(configs: list[dict], store: Store, moment: float) -> bool:
+    """Sweep in a fork, which has imported all, and kill it and its workers after so many seconds, unless it is done."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        try:
+            with parallel_config("multiprocessing", n_jobs=2):
+                sweep.run(sweep_cells.slow, configs, store)
+        finally:
+            os._exit(0)
+    time.sleep(moment)
+    if os.waitpid(child, os.WNOHANG)[0]:
+        return False
+    os.killpg(child, 9)
+    os.waitpid(child, 0)
+    return True
