@@ -13,6 +13,8 @@ BARE := timm torchvision
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg \
 	--nbval-cell-timeout=300 --nbval-kernel-startup-timeout=180
 
+PARALLEL := -n auto --dist loadfile
+
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
@@ -36,12 +38,13 @@ test: lint unit notebooks-check
 lint: $(STAMP)
 	$(BIN)/ruff check .
 
+# One process a core, whole files each: fixtures of a file are made once.
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
-# One process a notebook would hide which one is slow; nbval reports per cell. Progress bars would be part of the outputs.
+# nbval reports per cell; the cells of a notebook go to one process. Progress bars would be part of the outputs.
 notebooks-check: $(STAMP)
-	TQDM_DISABLE=1 $(BIN)/python -m pytest $(NBVAL) notebooks/
+	TQDM_DISABLE=1 $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks/
 
 notebooks: $(STAMP)
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
