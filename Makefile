@@ -14,6 +14,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cf
 	--nbval-cell-timeout=300 --nbval-kernel-startup-timeout=180
 
 PARALLEL := -n auto --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 export PYTHONUNBUFFERED = 1
 
@@ -38,13 +39,13 @@ test: lint unit notebooks-check
 lint: $(STAMP)
 	$(BIN)/ruff check .
 
-# One process a core, whole files each: fixtures of a file are made once.
+# One process a core, one thread each; whole files, so that the fixtures of a file are made once.
 unit: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL)
 
 # nbval reports per cell; the cells of a notebook go to one process. Progress bars would be part of the outputs.
 notebooks-check: $(STAMP)
-	TQDM_DISABLE=1 $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks/
+	TQDM_DISABLE=1 $(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks/
 
 notebooks: $(STAMP)
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
