@@ -131,7 +131,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
 
 
 def kills(folder: Path) -> list[dict]:
-    """A sweep of two workers, killed with them at random moments and started again, until it has been fifty times."""
+    """A sweep of two workers, killed with them at random moments and started again, fifty times."""
     configs, random_ = [{"i": i} for i in range(1000)], random.Random(0)
     calm, hurt = Store(folder / "calm"), Store(folder / "hurt")
     sweep.run(sweep_cells.slow, configs, calm, jobs=1)
@@ -139,7 +139,7 @@ def kills(folder: Path) -> list[dict]:
     while count < KILLS:
         before = results(hurt)
         starts += 1
-        if killed(configs, hurt, random_.uniform(0.05, 0.4)):
+        if killed(configs, hurt, len(before) + random_.randrange(36), random_.uniform(0, 0.02)):
             count += 1
         lost += len(before.keys() - results(hurt).keys()) + sum(results(hurt)[k] != v for k, v in before.items())
         assert starts < 10 * KILLS, "the sweep is done before its kills"
@@ -154,8 +154,9 @@ def results(store: Store) -> dict[str, bytes]:
     return {key: (store.results / f"{key}.json").read_bytes() for key in store.keys()}
 
 
-def killed(configs: list[dict], store: Store, moment: float) -> bool:
-    """Sweep in a fork, which has imported all, and kill it and its workers after so many seconds, unless it is done."""
+def killed(configs: list[dict], store: Store, runs: int, seconds: float) -> bool:
+    """Sweep in a fork, which has imported all, and kill it and its workers when there are so many results and some time
+    has passed; False where it is done before."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -164,9 +165,12 @@ def killed(configs: list[dict], store: Store, moment: float) -> bool:
                 sweep.run(sweep_cells.slow, configs, store)
         finally:
             os._exit(0)
-    time.sleep(moment)
-    if os.waitpid(child, os.WNOHANG)[0]:
-        return False
-    os.killpg(child, 9)
-    os.waitpid(child, 0)
-    return True
+    while True:
+        enough = len(store.keys()) >= runs
+        time.sleep(seconds if enough else 0.002)
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        if enough:
+            os.killpg(child, 9)
+            os.waitpid(child, 0)
+            return True

@@ -25,8 +25,9 @@ def one_thread() -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     with _lock:
+        here = torch.get_num_threads()  # in every thread: the first call would overwrite what was set
         if _inside == 0:
-            _before, _limits = torch.get_num_threads(), threadpool_limits(1)
+            _before, _limits = here, threadpool_limits(1)
         _inside += 1
         torch.set_num_threads(1)
     try:
