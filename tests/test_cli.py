@@ -17,7 +17,7 @@ import vpt_analysis as va
 from vpt_analysis import cli, provenance, report
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("figures", "claims", "study", "decompose", "probe", "pretrain", "backbones")
+COMMANDS = ("figures", "claims", "study", "decompose", "probe", "sweep", "pretrain", "backbones")
 
 
 @pytest.fixture
