@@ -131,7 +131,11 @@ def load_modules(paths: Iterable[str | Path]) -> None:
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:  # or the next call would take it for executed
+            del sys.modules[name]
+            raise
 
 
 def create(arm: Arm, vit: VisionTransformer, images: Tensor, seed: int) -> nn.Module:
