@@ -2,9 +2,10 @@
 
 A rule compares an interval with a number. It is applied to every **case**: one task, and within it one kind of query or
 one mechanism where the claim keeps those apart. Where a rule speaks of layers it is applied to each of them, and a case
-has a verdict only where all its layers agree. The verdict of a claim is the one that all its cases have in common;
-otherwise, and wherever an interval reaches across the number, it is inconclusive. A theorem (its id begins with T) must
-hold in every case: one that contradicts it refutes it.
+has a verdict only where all its layers agree. The verdict of a claim is the one that all its cases have in common, or
+as many of them as its rule asks for (``half``, ``most``); otherwise, and wherever an interval reaches across the
+number, it is inconclusive. A theorem (its id begins with T) must hold in every case: one that contradicts it refutes
+it. A rule that asks for a number alone gives no verdict: its cases, and the claim, are *reported*.
 
 Some rules name one side only ("supported where the interval lies above 0"). The other side is then read as its mirror
 image at the same number ("refuted where it lies below"): nothing is chosen that the rule does not hold already. All
@@ -32,6 +33,7 @@ import numpy as np
 from ..stats import Interval
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+REPORTED = "reported"  # by a rule that asks for a number and judges nothing
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Case:
 class Claim:
     """A published statement with the rule that settles it, and the study it is measured in; ``cases`` applies the rule.
 
-    ``notes`` say what a reader has to know, whatever the outcome.
+    ``notes`` say what a reader has to know, whatever the outcome; ``joins`` makes one verdict of those of the cases
+    where the rule says how many are enough.
     """
 
     id: str
@@ -110,9 +113,12 @@ class Claim:
     study: str
     cases: Callable[[Results], list[Case]]
     notes: tuple[str, ...] = ()
+    joins: Callable[[list[str]], str] | None = None
 
     def joined(self, verdicts: list[str]) -> str:
         """The verdict that those of the cases add up to."""
+        if self.joins:
+            return self.joins(verdicts)
         return every(verdicts) if self.id.startswith("T") else common(verdicts)
 
 
@@ -148,6 +154,28 @@ def every(verdicts: list[str]) -> str:
     ('refuted', 'inconclusive', 'supported', 'inconclusive')
     """
     return REFUTED if REFUTED in verdicts else common(verdicts)
+
+
+def half(verdicts: list[str]) -> str:
+    """The verdict that at least half have; none where half contradict the other half.
+
+    >>> half(["supported", "inconclusive"]), half(["refuted", "refuted", "supported"]), half(["supported", "refuted"])
+    ('supported', 'refuted', 'inconclusive')
+    >>> half(["supported", "inconclusive", "inconclusive"])
+    'inconclusive'
+    """
+    found = [verdict for verdict in (SUPPORTED, REFUTED) if verdicts and 2 * verdicts.count(verdict) >= len(verdicts)]
+    return found[0] if len(found) == 1 else INCONCLUSIVE
+
+
+def most(verdicts: list[str]) -> str:
+    """The verdict that more than half have.
+
+    >>> most(["supported", "inconclusive"]), most(["refuted", "refuted", "supported"])
+    ('inconclusive', 'refuted')
+    """
+    found = [verdict for verdict in (SUPPORTED, REFUTED) if 2 * verdicts.count(verdict) > len(verdicts)]
+    return found[0] if found else INCONCLUSIVE
 
 
 def agreed(supports: np.ndarray, refutes: np.ndarray) -> str:

@@ -1,14 +1,30 @@
-"""All claims by id. Those of one study are the ``CLAIMS`` of one module here; adding a module is one name below."""
+"""All claims by id. They are the ``CLAIMS`` of the modules here; adding a module is one name below."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-from . import approximation, estimation, family, memorisation, published, reachable, skills
+from . import (
+    adaptivity,
+    approximation,
+    estimation,
+    family,
+    memorisation,
+    one_shot,
+    published,
+    reachable,
+    sample_efficiency,
+    selection,
+    skills,
+    untied,
+)
 from .base import Claim
 
-MODULES = (family, published, estimation, approximation, reachable, memorisation, skills)
+MODULES = (
+    family, published, estimation, approximation, reachable, memorisation, skills, one_shot, sample_efficiency,
+    selection, adaptivity, untied,
+)  # fmt: skip
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:

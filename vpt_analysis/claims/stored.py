@@ -46,10 +46,10 @@ def read(folder: Path | None = None) -> dict:
 
 
 def record(verdict: Verdict) -> dict:
-    """A verdict as plain JSON values; bounds that do not exist are null."""
+    """A verdict as plain JSON values; bounds that do not exist are null, infinite ones "inf"."""
 
-    def plain(x: float) -> float | None:
-        return None if math.isnan(x) else x
+    def plain(x: float) -> float | str | None:
+        return None if math.isnan(x) else str(x) if math.isinf(x) else x
 
     return {
         "statement": verdict.claim.statement,
@@ -63,8 +63,8 @@ def record(verdict: Verdict) -> dict:
                 "verdict": case.verdict,
                 "tally": case.tally,
                 "figures": [
-                    {"what": f.what, "estimate": f.estimate, "low": plain(f.low), "high": plain(f.high), "n": f.n,
-                     "judged": f.judged}
+                    {"what": f.what, "estimate": plain(f.estimate), "low": plain(f.low), "high": plain(f.high),
+                     "n": f.n, "judged": f.judged}
                     for f in case.figures
                 ],
             }

@@ -14,7 +14,8 @@ from .base import Claim, Figure, Verdict
 WIDTH = 100
 INDENT = 12
 AGAIN = """* judged by the rule; intervals: 95 %, over n seeds or replicates, where anything was sampled.
-A claim (C) has the verdict that all its cases share; a theorem (T) is refuted by a single one.
+A claim (C) has the verdict that all its cases share, or as many as its rule asks for; a theorem (T)
+is refuted by a single one. “Reported”: the rule asks for a number and judges nothing.
 Compute again: vpt-analysis claims {ids} --tier full   (resumes; data in VPT_ANALYSIS_DATA)"""
 BEFORE = {  # what a study builds on, by study
     "family": "Learning rates: vpt-analysis study rates --tier full --commit   (before it, to choose anew)"
