@@ -13,7 +13,7 @@ def truth(at: tuple[float, float, float], n: np.ndarray = SIZES) -> np.ndarray:
     return floor + scale * (np.asarray(n) / 50) ** -exponent
 
 
-def size_of(at: tuple[float, float, float], error: float) -> float:
+def size_of(at: tuple[float, float, float], error: np.ndarray | float) -> np.ndarray | float:
     """The size at which ``truth`` is ``error``."""
     floor, scale, exponent = at
     return 50 * ((error - floor) / scale) ** (-1 / exponent)
@@ -32,6 +32,13 @@ def noisy(curves: list[np.ndarray], seeds: int, generator: np.random.Generator) 
     return values
 
 
-def holds(found, true: float) -> bool:
-    """Whether an interval takes in ``true``, to rounding."""
-    return bool(found.low <= true * (1 + 1e-9) and found.high >= true * (1 - 1e-9))
+def holds(found, true: float) -> np.ndarray:
+    """Whether intervals take in ``true``, which is positive, to rounding."""
+    return (np.asarray(found.low) <= true * (1 + 1e-9)) & (np.asarray(found.high) >= true * (1 - 1e-9))
+
+
+def agrees(hits: np.ndarray, share: float) -> bool:
+    """Whether the share of ``hits`` is ``share``: within 3 errors of the binomial, and 0.015 for the error of the table
+    that it stands in."""
+    hits = np.asarray(hits, dtype=float)
+    return bool(abs(hits.mean() - share) <= 3 * np.sqrt(share * (1 - share) / hits.size) + 0.015)

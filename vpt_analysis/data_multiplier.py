@@ -26,9 +26,9 @@ import numpy as np
 from .censored import Bounded, bounded
 from .learning_curves import paired_curves
 
-# How often intervals hold the truth for S seeds, on curves of 5 sizes whose noise is half common to the sizes of a seed:
-# of a multiplier of 5.6 at level 0.95 and at ``few_seeds.expanded(0.95, S)``; of two equal methods at level 0.95, where
-# half of the resamples only bound it. Measured again by the tests.
+# How often intervals hold the truth for S seeds, on 5 sizes with noise that is half common to the sizes of a seed: of a
+# multiplier of 5.6 at level 0.95 and at ``few_seeds.expanded(0.95, S)``; of two equal methods at level 0.95, where half
+# of the resamples only bound it. Measured again by the tests.
 COVERAGE = {3: (0.72, 0.72, 0.87), 5: (0.86, 0.94, 0.93), 10: (0.92, 0.96, 0.94)}
 
 
