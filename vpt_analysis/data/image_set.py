@@ -27,7 +27,7 @@ def normalise(images: Tensor, config: ViTConfig) -> Tensor:
         torch.tensor(v, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
         for v in (config.pixel_mean, config.pixel_std)
     )
-    return (images.float() / 255 - mean) / std
+    return images.float().div_(255).sub_(mean).div_(std)  # in place: thousands of images are gigabytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
