@@ -24,7 +24,7 @@ def config(tier: str) -> dict:
         return common | more | {"tasks": list(sizes), "subsets": per_class(sizes)}
     sizes = {task: SIZES[task] for task in ("cifar100", "shapes-count")}
     return common | {
-        "tasks": list(sizes), "subsets": per_class(sizes), "rates": [0.001, 0.003, 0.01, 0.03, 0.1],
+        "tasks": list(sizes), "subsets": per_class(sizes), "rates": [0.003, 0.01, 0.03, 0.1],
         "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32, "validation": 200, "test": 400,
     }  # fmt: skip
 
