@@ -12,6 +12,7 @@ from types import ModuleType
 import vpt_analysis
 from vpt_analysis.sources import digest, package_code
 from vpt_analysis.storage import digest_file
+from vpt_analysis.studies import tables
 
 HERE = Path(__file__).parent
 
@@ -25,6 +26,8 @@ def claims() -> list[str]:
 def picture_key(module: ModuleType, arrays_key: object) -> str:
     """``arrays_key``: whatever names the arrays, such as the list of their parts' keys."""
     plotting = Path(vpt_analysis.__file__).parent / "plotting.py"
-    files = [digest_file(path) for path in (Path(module.__file__), plotting, HERE / "_picture.py")]
+    beside = [tables.path(name) for name in getattr(module, "PUBLISHED", ())]
+    drawing = (Path(module.__file__), plotting, HERE / "_picture.py", HERE / "_efficiency.py", *beside)
+    files = [digest_file(path) for path in drawing]
     shared = [package_code(), *claims()] if hasattr(module, "STUDY") else None
     return digest([arrays_key, files, metadata.version("matplotlib"), shared])

@@ -22,6 +22,8 @@ def stamp(tier: str, config: dict, weights: str | None) -> str:
     words = [f"{tier} tier" if tier != "committed" else "committed results of the full tier"]
     if "images" in config:
         words.append(f"n = {config['images']} images")
+    elif "test" in config:
+        words.append(f"at most {config['test']:,} test images a task")
     if "seeds" in config:
         n = len(config["seeds"])
         words.append(f"{n} seed{'' if n == 1 else 's'}")

@@ -5,9 +5,10 @@ A figure is a module of this package whose name does not begin with an underscor
 - ``TITLE``: one line;
 - ``STUDY``: the name of the study in ``vpt_analysis.studies`` whose results it draws; several figures may share one. A
   figure may be a study of its own instead, with ``config``, ``inputs``, ``parts`` and ``compute`` as
-  ``vpt_analysis.study`` describes them. ``images`` (how many), ``seeds`` and ``backbone`` of the config are printed on
-  the figure and kept in its record;
-- ``draw(arrays, config) -> Figure``: the picture, from arrays named ``<part>/<array>`` and nothing else;
+  ``vpt_analysis.study`` describes them. ``images`` (how many) or ``test`` (how many at most), ``seeds`` and
+  ``backbone`` of the config are printed on the figure and kept in its record;
+- ``PUBLISHED``, where it has any: names of the tables of published numbers that it draws beside its own;
+- ``draw(arrays, config) -> Figure``: the picture, from arrays named ``<part>/<array>``, those tables and nothing else;
 - ``caption(arrays, config) -> str``: what is shown, n, what the intervals are, and what follows.
 
 Modules import torch and the like inside functions, so that finding out that nothing changed costs next to nothing.

@@ -20,7 +20,7 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "weight_decay": 1e-4, "arms": ARMS}
     if tier == "quick":
         sizes = {"digits": (1, 5, 25), "shapes-count": (1, 5, 25)}
-        more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 15, "batch": 8, "validation": 60, "test": 100}
+        more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 8, "batch": 8, "validation": 40, "test": 60}
         return common | more | {"tasks": list(sizes), "subsets": per_class(sizes)}
     sizes = {task: SIZES[task] for task in ("cifar100", "shapes-count")}
     return common | {
