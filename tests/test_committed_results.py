@@ -13,7 +13,7 @@ import pytest
 from paper_figures import _registry, _run, spectrum
 from vpt_analysis import study as machinery
 from vpt_analysis.storage import digest_file
-from vpt_analysis.studies import family, learning_curves, tasks
+from vpt_analysis.studies import costs, family, learning_curves, tasks
 
 SCALARS = ("top1",)  # accuracies: steps of one image
 # NaN says that a replicate has none of what is measured: no atom alone in its cell, none that shares one.
@@ -83,3 +83,26 @@ def test_a_random_run_of_the_learning_curves_computed_again_gives_the_same_numbe
         stored = arrays[f"{part['name']}/{key}"]
         assert value.shape == stored.shape, key
         assert abs(value - stored).max() <= {"test": 0.04, "loss": 0.1}.get(key, 0), (part["name"], key)
+
+
+def test_costs_computed_again_are_the_same_but_for_what_is_measured():
+    """What is counted agrees but for what kernels of another version keep. Arrays named measured/... are times, of
+    which only the ratio to the reference is compared, by its order of magnitude (``costs.AGREE``)."""
+    arrays, record = machinery.committed("costs")
+    for study in record["config"]["accuracies"]:
+        assert record["inputs"][study] == digest_file(machinery.COMMITTED / f"{study}.npz"), f"{study} is newer"
+    (part,) = (p for p in costs.parts(record["config"]) if p["name"] == "vapt")
+    for key, value in costs.compute(part | {"repeats": 1}).items():
+        stored = arrays[f"{part['name']}/{key}"]
+        if key.startswith("measured/"):
+            ratios = [np.median(seconds[:, 0] / seconds[:, 1]) for seconds in (value, stored)]
+            assert 1 / costs.AGREE < ratios[0] / ratios[1] < costs.AGREE
+        else:
+            np.testing.assert_allclose(value, stored, rtol=0.05, err_msg=key)
+
+
+def test_accuracies_beside_the_costs_are_those_of_the_comparisons():
+    arrays, record = machinery.committed("costs")
+    for part in costs.parts(record["config"])[len(record["config"]["arms"]) :]:
+        for key, value in costs.compute(part).items():
+            np.testing.assert_array_equal(value, arrays[f"{part['name']}/{key}"], err_msg=key)

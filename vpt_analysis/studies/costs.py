@@ -7,7 +7,7 @@ Arrays of a part ``<arm>``, for steps of B images:
 - ``measured/seconds`` (repeats, 2): of a step, and of a step of VPT-Deep in turns with it.
 
 All but the last are exact. **Arrays named measured/... are seconds on one machine**: no two runs give the same bytes,
-so that whoever computes them again compares orders of magnitude (``AGREE``), and figures show ratios only.
+so whoever computes them again compares the order of magnitude of ratios (``AGREE``), and figures show ratios only.
 
 A part ``accuracy:<study>`` takes ``<task>:<arm>`` (S,), test accuracies over seeds, and ``<task>:images`` from that
 study's *committed* results: its training is the costly part, and every tier of this study shows the same. The first
@@ -30,12 +30,12 @@ ARMS = [
 REFERENCE = "vpt-deep"
 ACCURACIES = ["ablations", "learning_curves"]
 SAME = ("backbone", "seeds", "choose", "steps", "batch", "weight_decay", "pool", "validation", "test")
-AGREE = 10.0  # by at most this factor medians of measured/... differ from one machine to another
+AGREE = 10.0  # by at most this factor ratios of measured/... differ from one machine to another
 CLASSES = 100  # of the head
 
 
 def config(tier: str) -> dict:
-    size = {"images": 8, "repeats": 3} if tier == "quick" else {"images": 32, "repeats": 9}
+    size = {"images": 8, "repeats": 3} if tier == "quick" else {"images": 32, "repeats": 7}
     return {"backbone": "vit-micro", "arms": ARMS, "accuracies": ACCURACIES, **size}
 
 
