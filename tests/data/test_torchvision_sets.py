@@ -160,21 +160,26 @@ def test_a_class_without_images_is_refused(folder, make):
 
 
 def test_a_torchvision_that_does_not_fit_is_an_import_error():
-    """In a fresh process, without the help that tests give torchvision; silent where it fits."""
+    """In a fresh process, without the help that tests give torchvision; and again, as half of it is imported then."""
+    pytest.importorskip("torchvision", reason="needs torchvision", exc_type=ImportError)
     code = """
 try:
     import torchvision
+    print("fits")
 except RuntimeError:
     from vpt_analysis import data
     for _ in range(2):
         try:
             data.load("torchvision:DTD")
         except ImportError as error:
-            assert "does not work with torch" in str(error) and "pip install" in str(error), error
-        else:
-            raise AssertionError("loaded")
+            print(error)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    ).stdout.splitlines()
+    if found == ["fits"]:
+        pytest.skip("the torchvision here was made for this torch")
+    assert len(found) == 2 and all("does not work with torch" in line and "pip install" in line for line in found)
 
 
 def test_without_torchvision_the_extra_is_named(monkeypatch):
