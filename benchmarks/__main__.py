@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    grid,
     imports,
     least_squares,
     mechanisms,
@@ -26,7 +27,7 @@ from vpt_analysis.storage import write_text
 from vpt_analysis.threads import available_cores
 
 SUITES = {
-    "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many,
+    "split": splitting, "prefix": prefix_form, "mechanisms": mechanisms, "train_many": train_many, "grid": grid,
     "least_squares": least_squares, "tangent": tangent, "imports": imports, "figures": quick_figures, "sweep": sweep,
 }  # fmt: skip
 # A suite may have COLUMNS of its own, and a DTYPE where it is always the same.
