@@ -75,7 +75,7 @@ def probability_of_improvement(
     >>> probability_of_improvement(np.array([[0.9], [0.8]]), np.array([[0.7], [0.8]])).estimate
     0.875
     """
-    first, second = _checked(first), _checked(second)
+    first, second = _checked(first, level), _checked(second, level)
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"scores of shapes {first.shape} and {second.shape}; expected (S, T) and (S', T), same tasks")
     wins = (first[:, None] > second) + 0.5 * (first[:, None] == second)  # (S, S', T)
@@ -89,7 +89,7 @@ def _stratified(
     scores: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int, level: float, seed: int
 ) -> Interval:
     """``statistic``, which maps (R, S, T) to (R, ...), of ``scores`` (S, T) and of resamples within tasks."""
-    scores = _checked(scores)
+    scores = _checked(scores, level)
     drawn = _draws(scores.shape, resamples, np.random.default_rng(seed))
     found = statistic(np.take_along_axis(scores[None], drawn, axis=1))
     return interval(found[0], found[1:], level, len(scores))
@@ -110,7 +110,9 @@ def _flat(runs: np.ndarray) -> np.ndarray:
     return runs.reshape(len(runs), -1)
 
 
-def _checked(scores: np.ndarray) -> np.ndarray:
+def _checked(scores: np.ndarray, level: float) -> np.ndarray:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"scores of shape {scores.shape}; expected (S, T): seeds, tasks")
