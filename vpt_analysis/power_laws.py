@@ -101,12 +101,9 @@ def power_law(
     is held in 56 to 90 % of the cases only, an exponent in 74 to 80 %.
     """
     n, values = checked(n, values, sizes=4)
-    means, drawn = statistics(values, statistic, resamples, level, seed)
-    y, drawn, replicates = np.log(means), np.log(drawn), values.shape[1]
-    errors = drawn.std(axis=0) * np.sqrt(replicates / max(replicates - 1, 1))
-    errors = np.maximum(errors, np.maximum(errors.max(axis=0) / 100, 1e-12))  # 1e-12: replicates that are all the same
-    fit = _fit(n, y, errors)
-    again = _fit(n, np.moveaxis(drawn, 0, 1), errors[:, None])  # (resamples, ...) each
+    means, drawn, errors = _weighed(values, statistic, resamples, level, seed)
+    replicates, fit = values.shape[1], _fit(n, np.log(means), errors)
+    again = _fit(n, drawn, errors[:, None])  # (resamples, ...) each
 
     def over(name: str, undefined: float = np.nan) -> Interval:
         drawn = getattr(again, name)
@@ -128,6 +125,32 @@ def power_law(
         identified=plain(falls & inside),
         floor_identified=plain(np.greater(floor.low, 0) | np.less(floor.high, 0.95 * means[-1])),
     )
+
+
+def resampled_floors(
+    n: np.ndarray,
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    resamples: int = 2_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> np.ndarray:
+    """The floors (resamples, ...) whose quantiles are the bounds of ``power_law`` on the same arguments, as far as a
+    constant is ruled out: for intervals of differences between floors."""
+    n, values = checked(n, values, sizes=4)
+    _, drawn, errors = _weighed(values, statistic, resamples, level, seed)
+    return _fit(n, drawn, errors[:, None]).floor
+
+
+def _weighed(
+    values: np.ndarray, statistic: Callable[..., np.ndarray], resamples: int, level: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Statistics (S, ...), logarithms of those of resamples (S, resamples, ...) and their standard errors (S, ...)."""
+    means, drawn = statistics(values, statistic, resamples, level, seed)
+    drawn, replicates = np.log(drawn), values.shape[1]
+    errors = drawn.std(axis=0) * np.sqrt(replicates / max(replicates - 1, 1))
+    errors = np.maximum(errors, np.maximum(errors.max(axis=0) / 100, 1e-12))  # 1e-12: replicates that are all the same
+    return means, np.moveaxis(drawn, 0, 1), errors
 
 
 @dataclass(frozen=True)

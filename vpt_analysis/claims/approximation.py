@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..intervals import Interval, interval, paired
-from ..power_laws import PowerLaw, _fit, power_law
-from ..slopes import checked, statistics
+from ..power_laws import PowerLaw, power_law, resampled_floors
+from ..slopes import statistics
 from ..studies.estimation import CERTIFIED, FLAT
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 
@@ -48,13 +48,11 @@ def fitted_law(results: Results, teacher: str, student: str) -> PowerLaw:
 
 
 def floor(results: Results, teacher: str, student: str) -> Floor:
-    """The steps of ``power_law``, which returns bounds only, once more: a difference needs the resamples themselves."""
-    n, values = checked(results.config["sizes"], risks(results, teacher, student), sizes=4)
+    """A difference between floors needs the resamples themselves, of which ``power_law`` returns bounds only."""
     seed = list(results.config["students"]).index(student)  # so that students are resampled independently
-    drawn, replicates = np.log(statistics(values, np.mean, RESAMPLES, LEVEL, seed)[1]), values.shape[1]
-    errors = drawn.std(axis=0) * np.sqrt(replicates / max(replicates - 1, 1))
-    errors = np.maximum(errors, max(errors.max() / 100, 1e-12))
-    return Floor(fitted_law(results, teacher, student), _fit(n, drawn.T, errors[:, None]).floor)
+    values, sizes = risks(results, teacher, student), results.config["sizes"]
+    drawn = resampled_floors(sizes, values, resamples=RESAMPLES, level=LEVEL, seed=seed)
+    return Floor(fitted_law(results, teacher, student), drawn)
 
 
 def excess(first: Floor, second: Floor) -> Interval:
