@@ -151,3 +151,10 @@ def test_nothing_is_submitted_where_all_is_cached(tmp_path):
     execute = clusters.slurm("gpu", tmp_path / "logs", cluster="local")
     assert sweep.run(square, [{"i": 1}], tmp_path / "store", execute=execute).cached == 1
     assert not (tmp_path / "logs").exists()
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match="srun.*Jobs are sent from a machine that has Slurm"):
+        sweep.run(square, [{"i": 1}], tmp_path / "store", execute=clusters.slurm("gpu", tmp_path / "logs"))

@@ -84,11 +84,15 @@ def slurm(
         import submitit
     except ImportError as error:
         raise ImportError(INSTALL.format(what="Slurm", extra="slurm")) from error
-    executor = submitit.AutoExecutor(folder=Path(logs) / "%j", cluster=cluster)
     settings = {"name": "vpt-analysis", "timeout_min": 24 * 60, "cpus_per_task": 1} | parameters
-    executor.update_parameters(**settings | ({"slurm_partition": partition} if partition else {}))
+    settings |= {"slurm_partition": partition} if partition else {}
 
     def execute(left: list[Job]) -> Iterator[Outcome]:
+        try:
+            executor = submitit.AutoExecutor(folder=Path(logs) / "%j", cluster=cluster)
+        except RuntimeError as error:
+            raise OSError(f"{error} Jobs are sent from a machine that has Slurm's srun and sbatch") from error
+        executor.update_parameters(**settings)
         groups = [left[i::batches] for i in range(min(batches, len(left)))]
         jobs = executor.map_array(_batch, groups)
         group = {id(job): runs for job, runs in zip(jobs, groups, strict=True)}

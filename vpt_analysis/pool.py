@@ -50,6 +50,8 @@ def _parallel(left: list[Job], jobs: int | None, sent: dict[str, Job]) -> Iterat
     how = "generator_unordered" if backend.supports_return_generator else "list"
     if jobs is None:
         jobs = asked if asked is not None else available_cores()
+    if jobs > 2:  # no more processes than runs; one run alone still gets a process, which it may kill
+        jobs = min(jobs, max(2, len(left)))
 
     def tasks():
         for job in left:

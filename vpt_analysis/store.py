@@ -104,7 +104,7 @@ class Store:
 def _keys(folder: Path) -> set[str]:
     try:
         return {name[:-5] for name in os.listdir(folder) if name.endswith(".json") and not name.startswith(".")}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
 
 

@@ -79,7 +79,6 @@ def run(
     plain = [grid.plain(config) for config in given]
     code, inputs = code or Code.of(function.__module__), dict(inputs or {})
     keys = _keys(function, plain, inputs, code)
-    store.prepare()
     found, failures = cached(store, keys), {}
     count, todo = len(found), {key: at for at, key in enumerate(keys) if key not in found}
     failed = store.failed() & todo.keys()
@@ -87,6 +86,7 @@ def run(
         failures = {key: Failure.stored(key, store) for key in failed}
         todo = {key: at for key, at in todo.items() if key not in failed}
     if todo:
+        store.prepare()
         about = {"function": grid.name(function), "inputs": inputs, "code": code.digest, **provenance()}
         rest = (store, code, about, os.getpid(), not stop)
         get = [value if isinstance(config, Mapping) else config for config, value in zip(given, plain, strict=True)]
