@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from scipy.io import savemat
 
-from vpt_analysis import cli
+from vpt_analysis import backbones, cli
+from vpt_analysis.data import stanford_dogs
 from vpt_analysis.efficiency import comparison
+from vpt_analysis.vit import VisionTransformer, ViTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "data.md").read_text()
@@ -60,6 +63,11 @@ def timm_file(path: Path) -> None:
     save_file(model.state_dict(), path)
 
 
+def own_file(path: Path) -> None:
+    """A random ViT in this package's own format."""
+    backbones.save(VisionTransformer(ViTConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)), path)
+
+
 @pytest.mark.parametrize("backbone, write", [("my-vit", hugging_face), ("my-vit.safetensors", timm_file)])
 def test_the_plan_of_the_page_runs(folder, backbone, write, capsys):
     """On a folder and a backbone of one's own, with fewer steps; and again, from what the first run stored."""
@@ -88,14 +96,14 @@ def test_the_plan_of_the_page_runs(folder, backbone, write, capsys):
 def test_names_of_libraries_run_and_no_test_split_is_needed(folder, capsys):
     """A saved data set without a test split: images of the training split are kept apart to judge on."""
     datasets = pytest.importorskip("datasets", reason="needs the package datasets")
-    hugging_face(folder / "my-vit")
+    own_file(folder / "my-vit.safetensors")
     images = [photograph(kind, i) for i in range(8) for kind in (0, 1)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["across", "down"])})
     table = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 8}, features=features)
     table.save_to_disk(folder / "saved")
     (folder / "plan.toml").write_text(
-        f'tasks = ["huggingface:{folder / "saved"}"]\nbackbone = "my-vit"\narms = ["linear"]\nfractions = [1.0]\n'
-        "rates = [0.01]\nseeds = 1\nsteps = 3\n"
+        f'tasks = ["huggingface:{folder / "saved"}"]\nbackbone = "my-vit.safetensors"\n'
+        'arms = ["linear"]\nfractions = [1.0]\nrates = [0.01]\nseeds = 1\nsteps = 3\n'
     )
     assert cli.main(["sweep", str(folder / "plan.toml"), "--out", str(folder / "runs"), "--jobs", "1"]) == 0
     (row,) = csv.DictReader((folder / "runs" / "results.csv").read_text().splitlines())
@@ -126,3 +134,59 @@ def test_the_dogs_plan_has_the_papers_fractions():
     plan = comparison.read(ROOT / "docs" / "sweeps" / "dogs.toml")
     assert [next(iter(s.values())) for s in plan.of(plan.tasks[0])] == [0.01, 0.1, 0.3, 0.5, 1.0]
     assert plan.steps == -(-12_000 // plan.batch) * 100, "100 epochs of all images"
+
+
+def write_dogs(folder: Path) -> None:
+    """The photographs as Stanford Dogs comes: ``Images`` and the two lists, in ``dogs``."""
+    for split in ("train", "test"):
+        names, labels = [], []
+        for photo in sorted((folder / "photos" / split).rglob("*.png")):
+            names.append(f"n0-{photo.parent.name}/{split}_{photo.name}")
+            labels.append(1.0 + (photo.parent.name == "down"))
+            place = folder / "dogs" / "Images" / names[-1]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(photo.read_bytes())
+        cells = np.array(names, dtype=object)[:, None]
+        savemat(folder / "dogs" / f"{split}_list.mat", {"file_list": cells, "labels": np.array(labels)[:, None]})
+
+
+def write_pets(folder: Path) -> None:
+    """Oxford-IIIT Pet as torchvision keeps it: two classes of three images in each split."""
+    for place in ("images", "annotations"):
+        (folder / "oxford-iiit-pet" / place).mkdir(parents=True)
+    for split in ("trainval", "test"):
+        rows = [(f"{name}_{split}_{i}", kind) for kind, name in enumerate(("cat", "dog")) for i in range(3)]
+        for i, (name, kind) in enumerate(rows):
+            photograph(kind, 200 + i).save(folder / "oxford-iiit-pet" / "images" / f"{name}.jpg")
+        text = "".join(f"{name} {kind + 1} 1 1\n" for name, kind in rows)
+        (folder / "oxford-iiit-pet" / "annotations" / f"{split}.txt").write_text(text)
+
+
+def test_the_dogs_plan_runs_in_miniature(folder, monkeypatch):
+    """Two arms, two rates, two seeds, two steps."""
+    pytest.importorskip("torchvision", reason="needs torchvision", exc_type=ImportError)
+    monkeypatch.setenv("VPT_ANALYSIS_DATA", str(folder))
+    write_dogs(folder)
+    write_pets(folder / "torchvision")
+    assert stanford_dogs.main([str(folder / "dogs"), str(folder / "stanford-dogs")]) == 0
+    own_file(folder / "my-vit.safetensors")
+    plan = (ROOT / "docs" / "sweeps" / "dogs.toml").read_text()
+    for old, new in (
+        ("/data/ViT-B_16.npz", "my-vit.safetensors"),
+        ("/data/stanford-dogs", str(folder / "stanford-dogs")),
+        ("steps = 18800", "steps = 2"),
+        ("seeds = 5", "seeds = 2"),
+        (', "vapt", "vapt-released"', ""),
+    ):
+        assert old in plan
+        plan = plan.replace(old, new)
+    (folder / "dogs.toml").write_text(re.sub(r"(?m)^rates = .*$", "rates = [0.001, 0.01]", plan))
+    assert cli.main(["sweep", str(folder / "dogs.toml"), "--out", str(folder / "runs"), "--jobs", "1"]) == 0
+    rows = list(csv.DictReader((folder / "runs" / "results.csv").read_text().splitlines()))
+    dogs = [row for row in rows if row["task"].endswith("stanford-dogs")]
+    assert len(dogs) == 2 * 5 * 2 and len(rows) == len(dogs) + 2 * 2
+    assert {(row["subset"], row["chosen_by"]) for row in dogs if row["images"] == "2"} == {
+        ("fraction=0.01", "others"),
+        ("fraction=0.1", "others"),
+    }
+    assert {row["images"] for row in dogs} == {"2", "6", "10", "20"}
