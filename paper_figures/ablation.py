@@ -30,12 +30,11 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
     found = shared.results(arrays, config)
     shared.need(found, REFERENCE)
-    lines = layout(found)
-    columns = panels(found)
+    lines, columns, made = layout(found), panels(found), differences(found)
     figure = plotting.figure(plotting.PAGE, 1.0 + ROW * len(lines))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for ax, task in zip(axes, columns, strict=True):
-        draw_task(ax, found, task, lines)
+        draw_task(ax, found, task, lines, made)
     axes[0].set_yticks(range(len(lines)), [name if arm is None else _label(found, arm) for arm, name in lines])
     for text, (arm, _) in zip(axes[0].get_yticklabels(), lines, strict=True):
         text.set(weight="bold" if arm is None else "normal", fontsize=6.3)
@@ -91,12 +90,11 @@ def differences(found) -> dict:
             for arm, values in apart.items() for panel in panels(found)}  # fmt: skip
 
 
-def draw_task(ax, found, task: str, lines: list) -> None:
+def draw_task(ax, found, task: str, lines: list, made: dict) -> None:
     from vpt_analysis import plotting
 
-    made, looks = differences(found), [plotting.SERIES[i] for i in (0, 1, 3, 5)]
-    group = -1
-    untied = []
+    looks = [plotting.SERIES[i] for i in (0, 1, 3, 5)]
+    group, untied = -1, []
     for y, (arm, _) in enumerate(lines):
         if arm is None:
             group += 1

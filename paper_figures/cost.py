@@ -29,11 +29,12 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
             for i, arm in enumerate(arms):
                 draw_arm(ax, arrays, task, arm, what, look(i))
         row[0].set_ylabel(f"{shared.task_name(task)}, n = {images(arrays, task):,}\ntest accuracy (%)")
-    for ax, (what, label) in zip(axes[-1], COSTS.items(), strict=True):
-        ax.set_xlabel(label)
+    for ax, (what, words) in zip(axes[-1], COSTS.items(), strict=True):
+        ax.set_xlabel(words)
         if what == "parameters":
             ax.set_xscale("symlog", linthresh=1000)
             ax.minorticks_off()
+            ax.set_xticks([0, 1e3, 1e4, 1e5, 1e6], ["0", "10³", "10⁴", "10⁵", "10⁶"])
         if what == "time":
             for above in axes[:, -1]:
                 above.axvline(1, color=plotting.QUIET, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
@@ -124,7 +125,7 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
 def _told(arrays: dict, arm: str) -> str:
     found = costs(arrays, arm)
     return (
-        f"{label(arm)} {found['parameters'].estimate:,.0f} parameters, {found['flops'].estimate:.1f} MFLOPs, "
+        f"{label(arm)}: {found['parameters'].estimate:,.0f} parameters, {found['flops'].estimate:.1f} MFLOPs, "
         f"{found['memory'].estimate:.1f} MB, {shared.told(found['time'], 2)} × the time"
     )
 

@@ -28,7 +28,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
     limits = extent([m for each in made for m in each])
     for ax, task, each in zip(axes, tasks, made, strict=True):
         draw_task(ax, task, each, limits)
-    axes[0].set_ylabel("times as many images (VPT-Deep over VAPT)")
+    axes[0].set_ylabel("times as many images,\nVPT-Deep over VAPT")
     look = {"color": plotting.SERIES[0]["color"], "linestyle": "", "markersize": 4}
     handles = [
         Line2D([], [], marker="o", label="both reach this accuracy", **look),

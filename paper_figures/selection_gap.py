@@ -17,9 +17,10 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
     found = shared.results(arrays, config)
     figure = plotting.figure(plotting.PAGE, 2.5)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.25])
-    if gaps(found):
-        draw_arms(left, found)
-        draw_sizes(right, found)
+    listed = gaps(found)
+    if listed:
+        draw_arms(left, found, listed)
+        draw_sizes(right, found, listed)
         handles = {label: handle for ax in (left, right) for handle, label in zip(*ax.get_legend_handles_labels(),
                                                                                   strict=True)}  # fmt: skip
         figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=3)
@@ -48,13 +49,13 @@ def gaps(found) -> list[tuple[str, str, int, bool, float]]:
     return listed
 
 
-def draw_arms(ax, found) -> None:
+def draw_arms(ax, found, listed: list) -> None:
     """A column an arm: every trial as a small mark, their mean with its interval."""
     from vpt_analysis import plotting
 
     arms = found.plan.names
     for i, arm in enumerate(arms):
-        every = [(own, gap) for _, a, _, own, gap in gaps(found) if a == arm]
+        every = [(own, gap) for _, a, _, own, gap in listed if a == arm]
         places = i - 0.35 + 0.4 * np.arange(len(every)) / len(every)
         for own, face in ((True, plotting.QUIET), (False, "white")):
             mine = [(x, gap) for x, (o, gap) in zip(places, every, strict=True) if o == own]
@@ -69,14 +70,14 @@ def draw_arms(ax, found) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def draw_sizes(ax, found) -> None:
+def draw_sizes(ax, found, listed: list) -> None:
     """A line a task: means over arms at every size."""
     from vpt_analysis import plotting
 
     every = []
     for i, task in enumerate(found.plan.tasks):
         sizes = [n for n, _ in shared.sized(found, task)]
-        means = [over_trials([gap for t, _, m, _, gap in gaps(found) if t == task and m == n]) for n in sizes]
+        means = [over_trials([gap for t, _, m, _, gap in listed if t == task and m == n]) for n in sizes]
         parts = ([getattr(mean, name) for mean in means] for name in ("estimate", "low", "high"))
         at = np.array(sizes) * 1.05 ** (i - 1)
         plotting.interval(ax, at, *parts, series=(0, 1, 3, 4, 5)[i % 5], label=f"{shared.task_name(task)}, all arms")
