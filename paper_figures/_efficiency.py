@@ -43,14 +43,14 @@ def sized(found, task: str) -> list[tuple[int, dict]]:
 
 def percent(values: np.ndarray):
     """Mean of shares over seeds (S, ...) with its bootstrap interval, in per cent; no bounds (NaN) of one seed."""
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     return bootstrap(100 * np.asarray(values), resamples=RESAMPLES)
 
 
 def points(first: np.ndarray, second: np.ndarray):
     """Mean of first − second over the same seeds, (S, ...) shares, with its interval, in points of per cent."""
-    from vpt_analysis.intervals import paired
+    from vpt_analysis.stats.intervals import paired
 
     return paired(100 * np.asarray(first), 100 * np.asarray(second), resamples=RESAMPLES)
 
@@ -122,7 +122,7 @@ def protocol(config: dict) -> str:
 def told(found, decimals: int = 1, sign: bool = False) -> str:
     """An interval in words, without bounds where there are none.
 
-    >>> from vpt_analysis.intervals import Interval
+    >>> from vpt_analysis.stats.intervals import Interval
     >>> told(Interval(-1.25, -2.0, 0.5, 5)), told(Interval(3.0, float("nan"), float("nan"), 1), sign=True)
     ('−1.2 [−2.0, 0.5]', '+3.0')
     """

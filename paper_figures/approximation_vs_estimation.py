@@ -59,7 +59,7 @@ def draw_guide(axes, config: dict) -> None:
 
 def means(arrays: dict, config: dict, teacher: str, student: str):
     """Mean risk at every n with its interval, (S,)."""
-    from vpt_analysis.intervals import Interval, bootstrap
+    from vpt_analysis.stats.intervals import Interval, bootstrap
 
     found = [bootstrap(arrays[f"{teacher}:{student}:{n}/risk"], resamples=2_000) for n in config["sizes"]]
     return Interval(*(np.array([getattr(f, name) for f in found]) for name in ("estimate", "low", "high")), found[0].n)

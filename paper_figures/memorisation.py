@@ -117,7 +117,7 @@ def depth_curve(arrays: dict, config: dict, mechanism: str) -> np.ndarray:
 
 def means(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Geometric means over seeds (P, S), with intervals; where nothing was fitted, n counts as ½."""
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     found = bootstrap(np.log(np.maximum(n, 0.5)).T, resamples=2_000)
     middle, low, high = (np.exp(np.asarray(x)) for x in (found.estimate, found.low, found.high))

@@ -59,7 +59,7 @@ def draw_medians(ax, arrays: dict, config: dict, setup: str) -> None:
     from matplotlib.ticker import NullFormatter
 
     from vpt_analysis import plotting
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     n = np.array(config["sizes"])
     for i, (quantity, symbol) in enumerate(SYMBOLS.items()):
@@ -103,7 +103,7 @@ def enough(arrays: dict, config: dict, setup: str) -> np.ndarray:
 
 def slopes(arrays: dict, config: dict, setup: str, all_sizes: bool = False):
     """The ``Slope`` of the four quantities over log-medians (4,), and that of the information's medians (4,)."""
-    from vpt_analysis.slopes import loglog_slope
+    from vpt_analysis.stats.slopes import loglog_slope
 
     n = np.array(config["sizes"])[enough(arrays, config, setup) | all_sizes]
     values = np.stack([np.stack([arrays[f"{setup}:{size}/{q}"] for q in SYMBOLS], -1) for size in n])  # (S, R, 4)

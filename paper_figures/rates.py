@@ -79,7 +79,7 @@ def draw_curves(ax, arrays: dict, config: dict, family: str, specification: str)
 def medians(arrays: dict, config: dict, family: str, specification: str, quantity: str) -> np.ndarray:
     """Rows of n, median, lower and upper bound over the replicates that have such a cell, where enough have."""
     from vpt_analysis.claims.estimation import ENOUGH
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     rows = []
     for n in config["sizes"]:

@@ -32,7 +32,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
 def curve(arrays: dict, setting: str, method: str, exactly: bool = False):
     """Mean over pairs, by length, of the best error of that length or a shorter one, with its interval; (S,)."""
-    from vpt_analysis.intervals import Interval, bootstrap
+    from vpt_analysis.stats.intervals import Interval, bootstrap
 
     errors = arrays[f"{setting}:{method}/errors"]
     errors = errors if exactly else np.minimum.accumulate(errors, axis=0)
@@ -44,7 +44,7 @@ def draw_errors(ax, arrays: dict, config: dict, setting: str) -> None:
     """A series a method; the certified distance as a line with its band; what tied prompts of each length keep."""
     from vpt_analysis import plotting
     from vpt_analysis.claims.reachable import FITS, STAYS
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     lengths = np.array(config["lengths"])
     bound = bootstrap(arrays[f"{setting}:certificate/bound"], resamples=2_000)

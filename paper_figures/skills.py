@@ -95,7 +95,7 @@ def draw_published(ax, config: dict, model: str, tasks: list[str]) -> None:
 
 
 def over_seeds(shares: np.ndarray):
-    from vpt_analysis.intervals import Interval, bootstrap
+    from vpt_analysis.stats.intervals import Interval, bootstrap
 
     found = bootstrap(shares, resamples=2_000)
     if found.n == 1:

@@ -155,7 +155,7 @@ def draw_samples(ax, arrays: dict, config: dict, teacher: str) -> None:
 
 def slope(arrays: dict, config: dict, m: str, name: str = "sampled"):
     """Log-log slope of the error against P, interval over functions."""
-    from vpt_analysis.slopes import loglog_slope
+    from vpt_analysis.stats.slopes import loglog_slope
 
     return loglog_slope(np.array(config["points"][m]), arrays[f"universal:{m}/{name}"], resamples=RESAMPLES)
 

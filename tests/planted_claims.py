@@ -8,7 +8,7 @@ import numpy as np
 
 from vpt_analysis import claims
 from vpt_analysis.claims import approximation
-from vpt_analysis.power_laws import power_law
+from vpt_analysis.stats.power_laws import power_law
 from vpt_analysis.studies import approximation as pairs
 from vpt_analysis.studies import estimation as rates
 

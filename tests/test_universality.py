@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vpt_analysis.probes import universality as u
-from vpt_analysis.slopes import loglog_slope
+from vpt_analysis.stats.slopes import loglog_slope
 
 
 def on_sphere(m: int, n: int, seed: int = 0) -> np.ndarray:

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..intervals import resampled
 from ..stats import Interval
+from ..stats.intervals import resampled
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, most, number
 from .compared import RESAMPLES, Compared, Setting, compared, corrected, joined
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..intervals import Interval, interval, paired
-from ..power_laws import PowerLaw, power_law, resampled_floors
-from ..slopes import statistics
+from ..stats.intervals import Interval, interval, paired
+from ..stats.power_laws import PowerLaw, power_law, resampled_floors
+from ..stats.slopes import statistics
 from ..studies.estimation import CERTIFIED, FLAT
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 

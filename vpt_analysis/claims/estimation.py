@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..intervals import Interval
-from ..slopes import Slope, loglog_slope
+from ..stats.intervals import Interval
+from ..stats.slopes import Slope, loglog_slope
 from ..studies.estimation import CERTIFIED, FLAT, HELD, NEITHER
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 

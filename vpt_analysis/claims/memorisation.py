@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..intervals import Interval, bootstrap
+from ..stats.intervals import Interval, bootstrap
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, number
 
 RESAMPLES = 10_000

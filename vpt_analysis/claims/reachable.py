@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..intervals import Interval, bootstrap
+from ..stats.intervals import Interval, bootstrap
 from ..studies.reachable import BASELINES, SHIFTS, STATIC
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 

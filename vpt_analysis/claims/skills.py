@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..intervals import Interval, bootstrap
+from ..stats.intervals import Interval, bootstrap
 from ..studies.skills import NEW, kind
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..attention import KeyGroup
 from ..bank import stateless
 from ..errors import unknown
-from ..intervals import Interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval
 from ..vit import VisionTransformer
 from .over_images import bootstrap_means, check_sample
 

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.stats
 from torch import Tensor
 
-from ..intervals import Interval
+from ..stats.intervals import Interval
 
 
 def indicators(labels: Tensor | np.ndarray, n: int) -> np.ndarray:

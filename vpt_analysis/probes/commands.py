@@ -57,8 +57,8 @@ def usage(task: Task, *, queries: str = "all", dead: float = 0.01) -> Table:
 
 
 def spectrum(task: Task, *, queries: str = "all") -> Table:
-    from ..intervals import Interval
     from ..moe import PARTS, adaptivity_spectrum
+    from ..stats.intervals import Interval
 
     table = Table(("layer",), dict.fromkeys(PARTS, "share of E‖t‖²"), len(task.images), OVER_IMAGES)
     for layer in adaptivity_spectrum(task.vit, task.images, task.method, queries, seed=task.seed):
@@ -68,8 +68,8 @@ def spectrum(task: Task, *, queries: str = "all") -> Table:
 
 
 def mass(task: Task) -> Table:
-    from ..intervals import bootstrap
     from ..prompts.base import TokenPrompt
+    from ..stats.intervals import bootstrap
     from .mass import cls_mass, norm_matched
 
     own = bootstrap(cls_mass(task.vit, task.images, task.method), seed=task.seed, resamples=2000)
@@ -87,7 +87,7 @@ def mass(task: Task) -> Table:
 
 
 def divergence(task: Task) -> Table:
-    from ..intervals import bootstrap
+    from ..stats.intervals import bootstrap
     from .patterns import content_divergence
 
     found = bootstrap(content_divergence(task.vit, task.images, task.method), seed=task.seed, resamples=2000)
@@ -97,7 +97,7 @@ def divergence(task: Task) -> Table:
 
 
 def states(task: Task) -> Table:
-    from ..intervals import Interval
+    from ..stats.intervals import Interval
     from .states import state_variance
 
     found = state_variance(task.vit, task.images, task.method, seed=task.seed)
@@ -110,7 +110,7 @@ def states(task: Task) -> Table:
 
 
 def information(task: Task, *, of: str = "gates", queries: str = "all") -> Table:
-    from ..intervals import Interval
+    from ..stats.intervals import Interval
     from .information import expert_information
 
     units = {"prompts": "nats", "p": "", "content": "nats", "p of content": ""}
@@ -239,7 +239,7 @@ def reachable(task: Task) -> Table:
 
 def at(value, index: int):
     """Entry of an interval of arrays."""
-    from ..intervals import Interval
+    from ..stats.intervals import Interval
 
     return Interval(value.estimate[index], value.low[index], value.high[index], value.n)
 

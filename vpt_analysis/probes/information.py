@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..decomposition import decompose
 from ..errors import unknown
-from ..intervals import Interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval
 from ..vit import VisionTransformer
 from .mutual_information import Information, clustered, information
 from .over_images import centred, check_sample, checked_labels, ratio, resample_weights

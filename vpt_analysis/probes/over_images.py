@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..decomposition import _drops_out
 from ..errors import unknown
-from ..intervals import Interval, interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval, interval
 
 QUERIES = ("cls", "all")
 FEW = 4_000_000  # resampled numbers held at a time

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ..decomposition import decompose
-from ..intervals import Interval, interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval, interval
 from ..vit import VisionTransformer
 from .over_images import FEW, check_sample, ratio, resample_weights
 

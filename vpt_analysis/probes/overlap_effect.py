@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from ..intervals import Interval, interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval, interval
 from ..vit import VisionTransformer
 from .ablation import Ablation, ablation
 from .over_images import check_sample, ratio

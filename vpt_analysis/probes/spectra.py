@@ -14,7 +14,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 import scipy.stats
 
-from ..intervals import Interval
+from ..stats.intervals import Interval
 
 
 @dataclass(frozen=True)

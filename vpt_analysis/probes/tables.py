@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..cost import Method
-from ..intervals import Interval
+from ..stats.intervals import Interval
 from ..vit import VisionTransformer
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..cost import Method
 from ..errors import unknown
-from ..intervals import Interval
+from ..stats.intervals import Interval
 from ..vit import VisionTransformer
 from . import grams, spectra
 from .alignment import estimated_alignment, jackknife, kernel_alignment, off_diagonal

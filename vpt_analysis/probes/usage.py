@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..decomposition import decompose
-from ..intervals import Interval
 from ..prompts.base import Prompt
+from ..stats.intervals import Interval
 from ..vit import VisionTransformer
 from .over_images import bootstrap_means, check_sample, ratio
 

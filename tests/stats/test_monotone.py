@@ -11,7 +11,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from tests.planted_curves import size_of, truth
-from vpt_analysis.monotone import Curves, falling
+from vpt_analysis.stats.monotone import Curves, falling
 
 MEANS = arrays(np.float64, (3, 6), elements=st.floats(0, 1, width=32))
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.planted_curves import SIZES, agrees, holds, noisy, truth
-from vpt_analysis import learning_curves, stats
-from vpt_analysis.learning_curves import resampled_curves
+from vpt_analysis import stats
+from vpt_analysis.stats import learning_curves
+from vpt_analysis.stats.learning_curves import resampled_curves
 
 AT, SEVEN = (0.2, 0.6, 0.4), np.geomspace(50, 5000, 7)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.planted_curves import agrees
-from vpt_analysis import aggregates, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import aggregates
 
 SCORES = arrays(np.float64, (4, 3), elements=st.floats(0, 1, width=16))
 MEANS = np.array([0.3, 0.45, 0.5, 0.6, 0.8, 0.9])  # of six tasks, with the deviations of seeds

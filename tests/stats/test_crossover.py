@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from tests.planted_curves import SIZES, agrees, holds, noisy, truth
-from vpt_analysis import crossover as module
 from vpt_analysis import stats
+from vpt_analysis.stats import crossovers as module
 
 EARLY, LATE = (0.3, 0.4, 0.5), (0.1, 0.7, 0.35)  # the first is ahead with few, the second with many
 TRUE = brentq(lambda n: truth(EARLY, n) - truth(LATE, n), 50, 5000)

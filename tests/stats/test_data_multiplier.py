@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.planted_curves import SIZES, agrees, holds, noisy, size_of, truth
-from vpt_analysis import data_multiplier as module
 from vpt_analysis import stats
-from vpt_analysis.censored import bounded
+from vpt_analysis.stats import multipliers as module
+from vpt_analysis.stats.censored import bounded
 
 SLOW, FAST = (0.2, 0.6, 0.4), (0.2, 0.4, 0.5)
 

@@ -4,11 +4,11 @@ is read off them (data multiplier, crossover), comparisons of many methods, summ
 from .aggregates import interquartile_mean, performance_profile, probability_of_improvement
 from .censored import Bounded
 from .comparisons import Comparison, benjamini_hochberg, compare, holm, sign_flips, t_test
-from .crossover import Crossover, crossover
-from .data_multiplier import Multiplier, data_multiplier
+from .crossovers import Crossover, crossover
 from .few_seeds import expanded
 from .intervals import COVERAGE, Interval, bootstrap, paired
 from .learning_curves import LearningCurve, learning_curve
+from .multipliers import Multiplier, data_multiplier
 from .power_laws import PowerLaw, power_law
 from .slopes import Slope, loglog_slope
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vpt_analysis import intervals, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import intervals
 
 
 @pytest.mark.parametrize("n", stats.COVERAGE)

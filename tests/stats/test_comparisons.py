@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vpt_analysis import comparisons, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import comparisons
 
 P = arrays(np.float64, st.integers(1, 8), elements=st.floats(0, 1))
 

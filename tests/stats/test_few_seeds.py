@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.planted_curves import agrees
-from vpt_analysis import few_seeds, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import few_seeds
 
 
 @pytest.mark.parametrize("seeds", few_seeds.COVERAGE)

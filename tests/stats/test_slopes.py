@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vpt_analysis import slopes, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import slopes
 
 N = np.geomspace(1e2, 1e5, 7)
 CURVES = {"line": N**-0.5, "floor": 0.02 + N**-0.5, "late": 0.003 + 1 / (1 + N / 1000)}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit, least_squares
 
-from vpt_analysis import power_laws, stats
+from vpt_analysis import stats
+from vpt_analysis.stats import power_laws
 
 N = np.geomspace(1e2, 1e5, 7)
 CURVES = {"ends": (0.02, 3.0, 0.5), "falls": (0.0, 1.0, 0.5), "flat": (0.3, 0.0, 1.0)}
