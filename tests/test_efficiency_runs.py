@@ -56,7 +56,7 @@ def cell(weights):
         config = {
             "backbone": weights, "task": "digits", "arm": given.plain() | {"label": ""}, "subset": {"per_class": 3},
             "rates": RATES, "seed": 0, "carve": True, "pool": 0, "validation": 30, "test": 40, "steps": 6, "batch": 8,
-            "weight_decay": 1e-4, "modules": [],
+            "weight_decay": 1e-4, "optimiser": "adamw", "device": "cpu", "modules": [],
         }  # fmt: skip
         return config | changes
 

@@ -66,7 +66,7 @@ def here(folder: Path, name: str) -> str | Path:
 
 def inputs(plan: Plan) -> dict[str, str]:
     """Digests of what results depend on: each task's images, the weights, the modules. Loads the data."""
-    vit, found = backbone(plan.backbone), {}
+    vit, found = backbone(plan.backbone, plan.device), {}
     for task in plan.tasks:
         train, test = loaded(task, vit.config.image_size)
         found |= {f"{task} train": train.digest, f"{task} test": test.digest}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import unknown
+from ..settings import OPTIMISERS
 from . import selection
 from .arms import Arm, arm
 
@@ -42,7 +43,9 @@ class Plan:
     choose: str = "once"
     steps: int = 100
     batch: int = 32
+    optimiser: str = "adamw"
     weight_decay: float = 1e-4
+    device: str = "cpu"
     pool: int = 0
     validation: int = 500
     test: int = 1000
@@ -51,6 +54,8 @@ class Plan:
     def __post_init__(self):
         for name in ("tasks", "arms", "rates", "seeds", "modules"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.optimiser not in OPTIMISERS:
+            raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.choose not in CHOOSE:
             raise unknown("choose", self.choose, CHOOSE)
         for name in ("tasks", "arms", "rates", "seeds", "subsets"):
@@ -147,7 +152,7 @@ def finals(plan: Plan, found: Found) -> dict[str, dict]:
 
 def config(plan: Plan, task: str, each: Arm, subset: dict, rates: tuple, seed: int, carve: bool) -> dict:
     """What ``runs.run`` takes. The arm's label is left out: it does not change what comes out."""
-    shared = ("backbone", "steps", "batch", "weight_decay", "pool", "validation", "test")
+    shared = ("backbone", "steps", "batch", "optimiser", "weight_decay", "device", "pool", "validation", "test")
     return {name: getattr(plan, name) for name in shared} | {
         "task": task, "arm": each.plain() | {"label": ""}, "subset": dict(subset), "rates": list(rates),
         "seed": seed, "carve": carve, "modules": list(plan.modules),

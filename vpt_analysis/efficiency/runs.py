@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from .. import training
 from ..backbones import load_backbone
+from ..data.image_set import ImageSet
 from ..training import Trained, Training
 from ..vit import VisionTransformer, parameter_count
 from .arms import Arm, create, load_modules
@@ -23,13 +24,13 @@ def run(config: dict) -> dict[str, np.ndarray]:
 
     The config has ``backbone``, ``task``, ``subset``, ``seed``, ``arm`` (``Arm.plain``), ``rates`` (R), ``carve``,
     ``pool``, ``validation`` and ``test`` (numbers of images, see ``splits.split``), ``steps``, ``batch``,
-    ``weight_decay`` and ``modules`` (files of one's own that register mechanisms). The seed draws the subset, the start
-    and the order of images. Arrays: ``test`` (R,) accuracy in [0, 1], ``loss`` (R,) of the last tenth of the steps in
-    nats, ``images`` trained on, ``classes``, and ``parameters`` trained without the head; with ``carve``,
-    ``validation`` (R,) too, and ``own``: whether its images were carved from the training subset.
+    ``optimiser``, ``weight_decay``, ``device`` and ``modules`` (files of one's own that register mechanisms). The seed
+    draws the subset, the start and the order of images. Arrays: ``test`` (R,) accuracy in [0, 1], ``loss`` (R,) of the
+    last tenth of the steps in nats, ``images`` trained on, ``classes``, and ``parameters`` trained without the head;
+    with ``carve``, ``validation`` (R,) too, and ``own``: whether its images were carved from the training subset.
     """
     load_modules(config["modules"])
-    vit, arm = backbone(config["backbone"]), Arm(**config["arm"])
+    vit, arm = backbone(config["backbone"], config["device"]), Arm(**config["arm"])
     images = split(
         config["task"], vit.config.image_size, config["subset"], config["seed"], config["pool"], config["carve"],
         config["validation"], config["test"],
@@ -37,7 +38,7 @@ def run(config: dict) -> dict[str, np.ndarray]:
     plans = [
         Training(
             steps=config["steps"], lr=rate, weight_decay=config["weight_decay"], seed=config["seed"],
-            batch=min(config["batch"], len(images.train)),
+            batch=min(config["batch"], len(images.train)), optimiser=config["optimiser"],
         )
         for rate in config["rates"]
     ]  # fmt: skip
@@ -58,7 +59,7 @@ def train(
     vit: VisionTransformer, arm: Arm, images: Split, plans: list[Training], seed: int
 ) -> tuple[list[nn.Module], list[Trained]]:
     """The arm trained by each plan: methods and what their training gave."""
-    pixels, labels = images.train.normalised(vit.config), images.train.labels
+    pixels, labels = pixels_of(vit, images.train), images.train.labels
     first = create(arm, vit, pixels, seed)
     methods = [first, *(copy.deepcopy(first) for _ in plans[1:])]
     if arm.start == "tied":
@@ -80,14 +81,19 @@ def warm_up(vit: VisionTransformer, arm: Arm, methods: list, images: Split, plan
             method.place(layer, block, prompt.tokens[layer].detach())
 
 
-def judged(vit: VisionTransformer, methods: list[nn.Module], trained: list[Trained], images) -> np.ndarray:
+def judged(vit: VisionTransformer, methods: list[nn.Module], trained: list[Trained], images: ImageSet) -> np.ndarray:
     """Top-1 accuracy of each method with its head, (R,)."""
-    pixels = images.normalised(vit.config)
+    pixels = pixels_of(vit, images)
     pairs = zip(methods, trained, strict=True)
     return np.array([training.accuracy(vit, m, t.head, pixels, images.labels) for m, t in pairs])
 
 
+def pixels_of(vit: VisionTransformer, images: ImageSet) -> Tensor:
+    """All images as the backbone wants them, where it is."""
+    return images.normalised(vit.config).to(vit.patch.weight)
+
+
 @functools.lru_cache(maxsize=1)
-def backbone(name: str) -> VisionTransformer:
+def backbone(name: str, device: str = "cpu") -> VisionTransformer:
     """A backbone, loaded once a process; training leaves it as it is."""
-    return load_backbone(Path(name) if Path(name).suffix else name)
+    return load_backbone(Path(name) if Path(name).suffix else name, device=device)
