@@ -136,18 +136,19 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
 
 def kills(folder: Path) -> list[dict]:
     """A sweep of two workers, killed with them at random moments and started again, fifty times."""
-    configs, random_ = [{"i": i} for i in range(1000)], random.Random(0)
+    configs, random_ = [{"i": i} for i in range(16 * KILLS)], random.Random(0)
     calm, hurt = Store(folder / "calm"), Store(folder / "hurt")
     sweep.run(sweep_cells.slow, configs, calm, jobs=1)
-    count = lost = starts = 0
+    count = lost = 0
+    before = results(hurt)
     while count < KILLS:
-        before = results(hurt)
-        starts += 1
-        if killed(configs, hurt, len(before) + random_.randrange(36), random_.uniform(0, 0.02)):
-            count += 1
-        lost += len(before.keys() - results(hurt).keys()) + sum(results(hurt)[k] != v for k, v in before.items())
-        assert starts < 10 * KILLS, "the sweep is done before its kills"
-    left = len(configs) - len(results(hurt))
+        ended = not killed(configs, hurt, len(before) + random_.randrange(14), random_.uniform(0, 0.02))
+        assert not ended, "the sweep is done before its kills"
+        count += 1
+        after = results(hurt)
+        lost += sum(after.get(key) != content for key, content in before.items())
+        before = after
+    left = len(configs) - len(before)
     last = sweep.run(sweep_cells.slow, configs, hurt, jobs=1)
     same = results(hurt) == results(calm) and not last.failures
     told = f"{lost} lost, {'equal' if same else 'OTHER'} bytes"
@@ -171,7 +172,7 @@ def killed(configs: list[dict], store: Store, runs: int, seconds: float) -> bool
             os._exit(0)
     while True:
         enough = len(store.keys()) >= runs
-        time.sleep(seconds if enough else 0.002)
+        time.sleep(seconds if enough else 0.01)
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         if enough:

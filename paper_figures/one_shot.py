@@ -149,7 +149,8 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"were chosen, test accuracy of the first seed at every rate. One image a class leaves none to choose on, so "
         f"a task's rate is the one that is best on the *other* tasks; nothing was chosen on these test images. What "
         f"an arm reaches at its best rate is what it can express and be trained to; where its marker lies below its "
-        f"line's top, that is tuning.\n\n{'. '.join(story(found, task) for task in found.plan.tasks)}. The printed gap "
+        f"line's top, that is tuning.\n\nIn brackets: the highest point of a line, which the test images choose, so "
+        f"that it is no result. {'. '.join(story(found, task) for task in found.plan.tasks)}. The printed gap "
         f"is {gap:.1f} points. {shared.edges_told(found)}"
     )
 

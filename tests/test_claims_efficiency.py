@@ -114,6 +114,13 @@ def test_one_shot_tells_all_arms_rates_chosen_by_test_and_corrected_p_values():
     assert all(0 <= value < 0.01 for value in p.values())
 
 
+def test_room_that_vapt_leaves_the_rule_is_told():
+    few = of("C7", by_arm(0.14, vapt=0.14, linear=0.02))
+    assert few.verdict == "refuted" and "VAPT itself is within 5 points of chance" in few.cases[0].tally
+    low = of("C7", by_arm(0.02, vapt=0.18)).cases[0]
+    assert low.verdict == "inconclusive" and "VAPT has 18.0 %, so none can be 20 points below" in low.tally
+
+
 def test_p_values_are_of_the_rule_s_number_and_corrected_for_all_tests():
     differences = {("one", "a"): np.array([-5.0, -4.0, -6.0, -5.0]), ("two", "a"): np.array([0.0, 1.0, 2.0, 1.0])}
     found = compared.corrected(differences, -5.0)

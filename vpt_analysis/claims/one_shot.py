@@ -8,6 +8,9 @@ What the rule leaves open was decided before any result of the full tier was see
 - An arm "comes within 5 points" where the interval of its paired difference to VAPT lies above −5 points, and "stays
   more than 20 points below" where it lies below −20. One arm within 5 points refutes; support takes all four, and an
   arm that was not run cannot be known to stay below.
+- Points are absolute, as the rule was written beside 60 % for VAPT. Where VAPT has less than 20 %, no arm can stay so
+  far below it, and where it is near chance all arms are near it: the rule is applied all the same, and the case says
+  so.
 - The judged learning rates are those that a run may choose without more labels than it has (see the notes). What the
   rates that the test images prefer would give is printed beside, labelled as such, and judges nothing.
 - Four arms may refute, each with its own chance to do so wrongly: Holm's p-values that a difference is −5 points, over
@@ -50,12 +53,29 @@ def _case(found: Compared, at: Setting, static: list[str], p: dict[tuple[str, st
     figures += [found.accuracy(at, arm) for arm in found.plan.names]
     figures += [on_test(found, at, arm) for arm in found.plan.names]
     figures += [found.rate(at, arm) for arm in found.plan.names]
-    figures.append(exact("chance, %", 100 / _classes(found, at), judged=False))
+    chance = 100 / _classes(found, at)
+    figures.append(exact("chance, %", chance, judged=False))
     near = [arm for arm, gap in gaps.items() if gap.low > WITHIN]
     words = f"within 5 points of VAPT: {', '.join(near)}" if near else "no static arm known to be within 5 points"
     absent = [arm for arm in STATIC if arm not in static]
     missing = f"not run: {', '.join(absent)}" if absent else ""
-    return Case(at.name, ruling(gaps), tuple(figures), joined(words, missing, found.edges(at, found.plan.names)))
+    return Case(
+        at.name,
+        ruling(gaps),
+        tuple(figures),
+        joined(words, reach(found.points(at, ADAPTIVE).mean(), chance), missing, found.edges(at, found.plan.names)),
+    )
+
+
+def reach(adaptive: float, chance: float) -> str:
+    """Where VAPT's own accuracy leaves the rule's points no room, in words.
+
+    >>> reach(60.0, 1.0), reach(19.0, 1.0), reach(4.0, 1.0)
+    ('', 'VAPT has 19.0 %, so none can be 20 points below', 'VAPT itself is within 5 points of chance')
+    """
+    if adaptive + WITHIN < chance:
+        return "VAPT itself is within 5 points of chance"
+    return f"VAPT has {adaptive:.1f} %, so none can be 20 points below" if adaptive + BELOW < 0 else ""
 
 
 def ruling(gaps: dict[str, Interval]) -> str:
