@@ -204,6 +204,15 @@ def test_interval_that_holds_one_refutes_however_wide():
     assert times.low <= 1 < 2 < times.high and found.verdict == "refuted"
 
 
+def test_interval_from_nothing_to_infinity_decides_nothing():
+    """Curves that do not fall: each meets any error before its smallest size."""
+    found = of("C8", lambda task, arm, size: 0.5)
+    times = figures(found.cases[0])["data multiplier (unknown)"]
+    assert (times.low, times.high) == (0, np.inf) and found.verdict == "inconclusive"
+    assert "nan" in text.shown(found)
+    json.dumps(stored.record(found), allow_nan=False)
+
+
 # C24, C22
 
 

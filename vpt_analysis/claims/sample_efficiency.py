@@ -6,8 +6,8 @@ What the rules leave open was decided before any result of the full tier was see
 - C8: the multiplier is ``stats.data_multiplier``: at how many times more images VPT-Deep makes as few errors as VAPT
   does, at the errors that VPT-Deep makes with all its images. Its interval may be open: data may only bound it.
 - C8: a task is for the claim where the whole interval lies above 2, and against it where the interval holds 1 or lies
-  below, however wide it is: the rule asks the claim to exclude 1. A multiplier of which the data bound neither side is
-  no interval, and decides nothing.
+  below, however wide it is: the rule asks the claim to exclude 1. An interval from 0 to infinity is none, and decides
+  nothing.
 - C8: half of the tasks are enough on either side; where half are for and half against, there is no verdict.
 - C24 asks for a number and gives no verdict: ``stats.crossover``.
 """
@@ -47,7 +47,7 @@ def _saved(found: Compared, task: str) -> Case:
 
 
 def ruling(times: Interval) -> str:
-    if np.isnan(times.estimate) or np.isnan(times.low):
+    if np.isnan(times.low) or (times.low == 0 and np.isinf(times.high)):
         return INCONCLUSIVE
     return SUPPORTED if times.low > CLEAR else REFUTED if times.low <= NONE else INCONCLUSIVE
 
