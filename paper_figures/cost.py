@@ -88,7 +88,7 @@ def accuracy(arrays: dict, task: str, arm: str):
 
 def costs(arrays: dict, arm: str) -> dict:
     """Each cost as an ``Interval``; those that are counted have no width."""
-    from vpt_analysis.intervals import Interval, bootstrap
+    from vpt_analysis.stats.intervals import Interval, bootstrap
 
     def counted(value: float) -> Interval:
         return Interval(float(value), float(value), float(value), 0)

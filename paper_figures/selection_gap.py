@@ -87,7 +87,7 @@ def draw_sizes(ax, found, listed: list) -> None:
 
 def over_trials(values: list[float]):
     """Mean of gaps with its bootstrap interval over trials."""
-    from vpt_analysis.intervals import bootstrap
+    from vpt_analysis.stats.intervals import bootstrap
 
     return bootstrap(np.array(values), resamples=shared.RESAMPLES)
 
