@@ -118,8 +118,8 @@ CLAIMS = (
             "that is best on unused training images of the other tasks, so a run uses no label beyond its own.",
             "Four arms may refute each task; p-values are those of paired t-tests that a difference is −5 points, "
             "corrected for all arms and tasks (Holm), and judge nothing.",
-            "Where VAPT itself has little more than 20 %, no gap of the published size can show, on either side: then the "
-            "verdict says that static arms do not fail where VAPT does not, and nothing of stronger backbones.",
+            "Where VAPT itself has little more than 20 %, no gap of the published size can show: then the verdict says "
+            "that static arms do not fail where VAPT does not, and nothing of stronger backbones.",
             "“Preferred by test”: the best accuracy on the test images over all rates of the trials, which are those "
             "of the first seed unless each seed has its own. It is no result; it bounds what a better choice of the "
             "rate could have given.",
