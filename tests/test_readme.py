@@ -56,5 +56,20 @@ def test_decompose_command_parses():
     assert cli.parser().parse_args(command.split()).backbone == "vit.safetensors"
 
 
+def test_sweep_command_and_its_flags_parse():
+    section = README.split("## How much data does a method need?")[1].split("\n## ")[0]
+    (command,) = re.findall(r"`vpt-analysis (sweep [^`]*)`", section)
+    flags = re.findall(r"`(--[^`]*)`", section)
+    assert len(flags) == 2
+    for flag in flags:
+        assert cli.parser().parse_args([*command.split(), *flag.split()]).file == Path("plan.toml")
+
+
+def test_figures_that_are_named_exist():
+    (listed,) = re.findall(r"(?s)\nFigures: (.*?)\.\n", README)
+    names = re.findall(r"`(\w+)`", listed)
+    assert len(names) > 1 and [n for n in names if not (ROOT / "paper_figures" / f"{n}.py").is_file()] == []
+
+
 def test_fits_on_a_screen():
     assert len(README.splitlines()) <= 60
