@@ -38,7 +38,7 @@ def test_results_are_written_and_failures_reported(plan, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["sweep", str(plan), "--out", str(out), "--jobs", "1"]) == 1
     said = capsys.readouterr()
-    assert "linear" in said.out and "60.0 %" in said.out and str(out / "results.csv") in said.out
+    assert "Linear probe" in said.out and "60.0 %" in said.out and str(out / "results.csv") in said.out
     assert "4 runs: 2 computed, 0 cached, 2 failed" in said.err and "ValueError: no such luck" in said.err
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [(r["arm"], r["seed"], r["rate"]) for r in rows] == [("linear", "0", "0.1"), ("linear", "1", "0.1")]
