@@ -67,14 +67,17 @@ class Results:
         is what choosing on test gains. Both are trained on the same images. ``own``: only choices on a validation part
         of one's own (True), or on other tasks (False)."""
         seeds, gaps = self.plan.seeds if self.plan.choose == "each seed" else self.plan.seeds[:1], {}
-        for task, each, subset in plans.keys(self.plan):
-            for seed in seeds:
-                name = f"{key(task, each.name, subset)}:trial:{seed}"
-                if name not in self.found or (own is not None and bool(self.found[name]["own"]) != own):
+        for seed in seeds:
+            made = plans.choices(self.plan, self.found, seed)
+            for task, each, subset in plans.keys(self.plan):
+                chosen = key(task, each.name, subset)
+                name = f"{chosen}:trial:{seed}"
+                if chosen not in made or name not in self.found:
                     continue
-                made = plans.choices(self.plan, self.found, seed)[key(task, each.name, subset)]
+                if own is not None and bool(self.found[name]["own"]) != own:
+                    continue
                 test, rates = self.found[name]["test"], self.plan.rates_of(each)
-                gaps[name] = float(test[rates.index(made.rate)]), float(np.max(test))
+                gaps[name] = float(test[rates.index(made[chosen].rate)]), float(np.max(test))
         return gaps
 
 

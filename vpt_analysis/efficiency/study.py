@@ -49,7 +49,7 @@ def scope(config: dict, weights: str | None) -> str:
     """Backbone, tasks, sizes and seeds: what a verdict holds for."""
     plan = plans.from_plain(config)
     sizes = {t: ", ".join(f"{v:g}" for s in plan.of(t) for v in s.values()) for t in plan.tasks}
-    kind = "images a class" if "per_class" in plan.of(plan.tasks[0])[0] else "of the training images"
+    kind = "training image(s) a class" if "per_class" in plan.of(plan.tasks[0])[0] else "of the training images"
     same = len(set(sizes.values())) == 1
     told = f"{next(iter(sizes.values()))} {kind}" if same else "; ".join(f"{t}: {s} {kind}" for t, s in sizes.items())
     return (
