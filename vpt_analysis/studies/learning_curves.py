@@ -1,7 +1,7 @@
 """Learning curves (C8, C24): prompts, adaptive prompts, fine-tuning and the linear probe, from one image a class on.
 
-The sizes are 1, 3, 10, 30 and 100 % of some 1,000 training images, as near as equal classes and one image a class
-allow. Arrays are those of ``efficiency.runs``, named as in ``one_shot``.
+The sizes are 1, 10, 30 and 100 % of some 1,000 training images, as near as equal classes and one image a class allow.
+Arrays are those of ``efficiency.runs``, named as in ``one_shot``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from ..efficiency.study import compute, inputs, later, notes, parts, scope
 __all__ = ["compute", "config", "inputs", "later", "notes", "parts", "scope"]
 
 ARMS = ["linear", "vpt-deep", "vapt", "full"]
-SIZES = {
-    "cifar100": (1, 3, 10), "grocery81": (1, 3, 10), "shapes-count": (1, 4, 12, 38, 125), "digits": (1, 3, 10, 30, 100),
-}  # fmt: skip
+SIZES = {"cifar100": (1, 3, 10), "shapes-count": (1, 12, 38, 125)}
 
 
 def config(tier: str) -> dict:
@@ -22,9 +20,8 @@ def config(tier: str) -> dict:
         sizes = {"digits": (1, 5, 25), "shapes-count": (1, 5, 25)}
         more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 8, "batch": 8, "validation": 40, "test": 60}
         return common | more | {"tasks": list(sizes), "subsets": per_class(sizes)}
-    sizes = {task: SIZES[task] for task in ("cifar100", "shapes-count")}
     return common | {
-        "tasks": list(sizes), "subsets": per_class(sizes), "rates": [0.003, 0.01, 0.03, 0.1],
+        "tasks": list(SIZES), "subsets": per_class(SIZES), "rates": [0.003, 0.01, 0.03, 0.1],
         "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32, "validation": 200, "test": 400,
     }  # fmt: skip
 
