@@ -20,8 +20,9 @@ import torch
 from joblib import parallel_config
 
 from benchmarks import sweep_cells
-from vpt_analysis import clusters, sweep
-from vpt_analysis.store import Store, encode, whole
+from vpt_analysis import sweep
+from vpt_analysis.sweep import clusters
+from vpt_analysis.sweep.store import Store, encode, whole
 from vpt_analysis.threads import available_cores
 
 TARGETS = (

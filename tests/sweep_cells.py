@@ -11,7 +11,7 @@ import numpy as np
 from joblib import parallel_config
 
 from vpt_analysis import sweep
-from vpt_analysis.store import Store
+from vpt_analysis.sweep.store import Store
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.sweep_cells import compared
-from vpt_analysis import cli, clusters
+from vpt_analysis import cli
 from vpt_analysis.efficiency import comparison
-from vpt_analysis.runs import perform
+from vpt_analysis.sweep import clusters
+from vpt_analysis.sweep.runs import perform
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "grids.md").read_text()
 PLAN = """

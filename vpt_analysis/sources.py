@@ -23,8 +23,7 @@ ROOT = Path(__file__).parent
 # Show, judge or run what others compute.
 SHOWS_ONLY = (
     "cli.py", "report.py", "plotting.py", "progress.py", "provenance.py", "__main__.py", "claims/", "probe_command.py",
-    "probe_output.py", "probes/commands.py", "probes/tables.py", "sweep.py", "sweep_command.py", "store.py", "runs.py",
-    "pool.py", "configs.py", "clusters.py", "sources.py", "study.py",
+    "probe_output.py", "probes/commands.py", "probes/tables.py", "sweep/", "sweep_command.py", "sources.py", "study.py",
 )  # fmt: skip
 NOT_COMPUTING = {"draw", "caption", "config", "parts", "inputs", "scope", "notes"}
 COMPUTES_WITH = ("torch", "numpy", "scikit-learn", "pillow")

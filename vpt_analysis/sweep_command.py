@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def engine(args: argparse.Namespace) -> Iterator[dict]:
     """What ``sweep.run`` is given so that runs are computed where the flags say."""
-    from . import clusters
+    from .sweep import clusters
 
     if args.scheduler:
         with clusters.dask(args.scheduler):

@@ -19,9 +19,10 @@ from joblib import parallel_config
 from tests import sweep_cells
 from tests.sweep_cells import Config, square
 from vpt_analysis import sweep
-from vpt_analysis.store import Store, StoreError
+from vpt_analysis.sweep import engine
+from vpt_analysis.sweep.store import Store, StoreError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ def test_records_say_what_made_a_result(tmp_path):
 
 
 def test_keys_know_function_config_inputs_and_code(tmp_path):
-    code = sweep.Code.of("tests.sweep_cells")
+    code = engine.Code.of("tests.sweep_cells")
     base = sweep.keys(square, [{"i": 1, "j": 2}])
     assert sweep.keys(square, [{"j": 2, "i": 1}]) == base
     others = [
@@ -82,7 +83,7 @@ def test_keys_know_function_config_inputs_and_code(tmp_path):
         sweep.keys(square, [{"i": 1, "j": 3}]),
         sweep.keys(square, [{"i": 1, "j": 2.0}]),
         sweep.keys(square, [{"i": 1, "j": 2}], {"data": "ff"}),
-        sweep.keys(square, [{"i": 1, "j": 2}], code=sweep.Code(code.module, code.study, "other")),
+        sweep.keys(square, [{"i": 1, "j": 2}], code=engine.Code(code.module, code.study, "other")),
     ]
     assert len({key for (key,) in [base, *others]}) == 6
 
@@ -105,7 +106,7 @@ def test_failed_runs_are_tried_again_unless_told_otherwise(tmp_path, monkeypatch
     left = sweep.run(square, configs, tmp_path, jobs=1, retry=False)
     assert (left.computed, left.cached) == (0, 1) and left.failures[0].error == "ValueError: 2 is a bad number"
 
-    code = sweep.Code.of("tests.sweep_cells")  # the same code, as if the fault had lain in the machine
+    code = engine.Code.of("tests.sweep_cells")  # the same code, as if the fault had lain in the machine
     monkeypatch.setattr(sweep_cells, "ValueError", lambda text: KeyboardInterrupt(), raising=False)
     with pytest.raises(KeyboardInterrupt):
         sweep.run(square, configs, tmp_path, jobs=1, code=code)
@@ -236,14 +237,14 @@ def test_a_folder_that_cannot_be_one(tmp_path):
 
 def test_workers_that_write_elsewhere_are_noticed(tmp_path):
     def elsewhere(left):
-        return [sweep.Outcome(job.key, b'{"square":1}') for job in left]
+        return [engine.Outcome(job.key, b'{"square":1}') for job in left]
 
     with pytest.raises(StoreError, match="1 finished runs are not in .*: their workers wrote elsewhere"):
         sweep.run(square, numbers(1), tmp_path, execute=elsewhere)
 
 
 def test_results_that_cannot_be_kept_are_failures_of_their_run(tmp_path, monkeypatch):
-    code = sweep.Code.of("tests.sweep_cells")
+    code = engine.Code.of("tests.sweep_cells")
     monkeypatch.setattr(sweep_cells.square, "__code__", (lambda config: {"model": object()}).__code__)
     (failure,) = sweep.run(square, numbers(1), tmp_path, jobs=1, code=code).failures
     assert "result['model'] is builtins.object" in failure.error
@@ -257,6 +258,6 @@ def test_progress_counts_what_was_cached_and_not_its_time(tmp_path, monkeypatch)
         return items
 
     sweep.run(square, numbers(1, 2), tmp_path, jobs=1)
-    monkeypatch.setattr(sweep, "progress", spy)
+    monkeypatch.setattr(engine, "progress", spy)
     sweep.run(square, numbers(1, 2, 3, 4, 4), tmp_path, jobs=1, label="squares")
     assert seen == {"label": "squares", "total": 4, "done": 2}

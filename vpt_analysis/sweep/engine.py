@@ -21,13 +21,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .. import sources
+from ..progress import progress
+from ..provenance import provenance
+from ..sources import Code
 from . import configs as grid
-from . import sources
 from .pool import in_pool
-from .progress import progress
-from .provenance import provenance
 from .runs import Failure, Job, Outcome
-from .sources import Code
 from .store import Store, StoreError, decode
 
 

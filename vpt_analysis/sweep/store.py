@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .storage import atomic
+from ..storage import atomic
 
 STALE = 3600.0  # seconds after which a file that is still being written has lost its writer
 KINDS = "biufcSUmM"  # numpy's numbers, texts and dates

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vpt_analysis.store import STALE, Store, StoreError, decode, encode
+from vpt_analysis.sweep.store import STALE, Store, StoreError, decode, encode
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 names = st.text().filter(lambda name: not name.startswith("$"))

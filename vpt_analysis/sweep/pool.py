@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
+from ..threads import available_cores
 from .runs import Job, Outcome, lost, perform
-from .threads import available_cores
 
 DIED = "the worker that computed it died (killed, out of memory, or a crash of compiled code)"
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.sweep_cells import grid, square
-from vpt_analysis import clusters, sweep
-from vpt_analysis.store import Store
+from vpt_analysis import sweep
+from vpt_analysis.sweep import clusters
+from vpt_analysis.sweep.store import Store
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240  # seconds, on a machine that has other work
 
 

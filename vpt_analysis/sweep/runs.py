@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ..sources import Code
+from ..threads import one_thread
 from . import configs
-from .sources import Code
 from .store import Store, encode
-from .threads import one_thread
 
 
 @dataclass(frozen=True)
