@@ -137,7 +137,7 @@ def test_a_batch_is_never_larger_than_the_training_subset(cell):
 def test_a_cell_is_the_training_that_its_config_says(cell):
     """The numbers of a cell, written out with the trainer."""
     config = cell(rates=[0.02], weight_decay=0.1)
-    vit, images = runs.backbone(config["backbone"]), images_of(config)
+    vit, images = runs.backbone(config["backbone"], "cpu"), images_of(config)
     prompt = prompts.create("vpt-deep", vit.config, 10, seed=0)
     pixels = images.train.normalised(vit.config)
     plan = Training(steps=6, lr=0.02, weight_decay=0.1, batch=8, seed=0)
@@ -147,6 +147,13 @@ def test_a_cell_is_the_training_that_its_config_says(cell):
     for name, judged in (("test", images.test), ("validation", images.validation)):
         want = training.accuracy(vit, prompt, trained.head, judged.normalised(vit.config), judged.labels)
         assert found[name][0] == pytest.approx(want, abs=1e-6)
+
+
+def test_the_optimiser_is_the_one_that_the_config_names(cell):
+    adamw, sgd = (runs.run(cell(optimiser=name)) for name in ("adamw", "sgd"))
+    assert (adamw["loss"] != sgd["loss"]).all() and np.isfinite(sgd["loss"]).all()
+    with pytest.raises(ValueError, match="unknown optimiser 'lion'"):
+        runs.run(cell(optimiser="lion"))
 
 
 def test_training_learns(cell):
@@ -159,7 +166,7 @@ def test_training_learns(cell):
 
 
 def test_a_small_start_is_a_hundredth_of_the_standard_one(weights):
-    vit = runs.backbone(weights)
+    vit = runs.backbone(weights, "cpu")
     pixels = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     standard, small = (arms.create(ARMS[n], vit, pixels, seed=3) for n in ("vpt-deep", "vpt-deep-small"))
     assert standard.tokens.abs().min() > 0
@@ -170,8 +177,8 @@ def test_a_small_start_is_a_hundredth_of_the_standard_one(weights):
 def test_prototypes_are_those_of_the_runs_own_training_images(cell):
     config = cell("vpt-deep-prototypes")
     vit, own = (
-        runs.backbone(config["backbone"]),
-        images_of(config).train.normalised(runs.backbone(config["backbone"]).config),
+        runs.backbone(config["backbone"], "cpu"),
+        images_of(config).train.normalised(runs.backbone(config["backbone"], "cpu").config),
     )
     made = arms.create(ARMS["vpt-deep-prototypes"], vit, own, seed=0)
     want = prompts.from_prototypes("vpt-deep", vit, own, 10, seed=0)
@@ -185,12 +192,12 @@ def test_what_an_arm_takes_from_images_it_takes_from_its_training_images_alone(c
     create = runs.create
     monkeypatch.setattr(runs, "create", lambda *given: seen.append(given[2]) or create(*given))
     runs.run(config)
-    vit = runs.backbone(config["backbone"])
+    vit = runs.backbone(config["backbone"], "cpu")
     assert len(seen) == 1 and torch.equal(seen[0], images_of(config).train.normalised(vit.config))
 
 
 def test_means_are_ready_before_the_first_step(weights):
-    vit = runs.backbone(weights)
+    vit = runs.backbone(weights, "cpu")
     pixels = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     fed = arms.create(ARMS["vapt-mean"], vit, pixels, seed=0)
     want = prompts.content.mean_tokens(vit, pixels)
@@ -201,7 +208,7 @@ def test_means_are_ready_before_the_first_step(weights):
 
 def test_a_start_from_tied_has_the_keys_and_values_of_trained_tied_prompts(cell, monkeypatch):
     config = cell("prefix-warm", rates=[0.05, 0.5], steps=7)
-    vit, images = runs.backbone(config["backbone"]), images_of(config)
+    vit, images = runs.backbone(config["backbone"], "cpu"), images_of(config)
     pixels, calls = images.train.normalised(vit.config), []
     train_many = training.train_many
 
@@ -281,7 +288,7 @@ def test_a_module_is_executed_once_and_again_where_it_failed(tmp_path, registry)
 
 
 def test_an_arm_for_another_mechanism_takes_its_options(weights):
-    vit = runs.backbone(weights)
+    vit = runs.backbone(weights, "cpu")
     pixels = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     long = arms.create(arm({"method": "vpt-deep", "length": 25}), vit, pixels, 0)
     assert long.tokens.shape == (2, 25, 24)

@@ -128,7 +128,7 @@ def test_scope_and_notes_say_what_was_measured():
     told = [f"{config['steps']} steps of {config['batch']} images", f"{len(config['rates'])} learning rates an arm"]
     for words in ("vit-micro 01234567, frozen", *config["tasks"], *told, f"{len(config['seeds'])} seeds"):
         assert words in said, words
-    assert "cifar100: 1, 3" in said and "images a class" in said
+    assert "cifar100: 1, 3" in said and "a class" in said
     told = " ".join(notes(config, ()))
     assert "chosen once, on the first seed" in told and f"{config['steps'] * config['batch']:,} images are seen" in told
     assert "0.01, 0.5 of the training images" in scope(

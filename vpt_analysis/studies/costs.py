@@ -29,7 +29,7 @@ ARMS = [
 ]  # fmt: skip
 REFERENCE = "vpt-deep"
 ACCURACIES = ["ablations", "learning_curves"]
-SAME = ("backbone", "seeds", "choose", "steps", "batch", "weight_decay", "pool", "validation", "test")
+SAME = ("backbone", "seeds", "choose", "steps", "batch", "optimiser", "weight_decay", "pool", "validation", "test")
 AGREE = 10.0  # by at most this factor ratios of measured/... differ from one machine to another
 CLASSES = 100  # of the head
 
