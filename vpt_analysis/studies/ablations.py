@@ -21,7 +21,7 @@ def config(tier: str) -> dict:
     if tier == "quick":
         return common | {
             "tasks": ["digits"], "arms": ARMS, "subsets": [{"per_class": 10}], "rates": [0.01], "seeds": [0, 1],
-            "steps": 8, "batch": 16, "validation": 40, "test": 60,
+            "steps": 8, "batch": 8, "validation": 30, "test": 40,
         }  # fmt: skip
     return common | {
         "tasks": ["cifar100"], "arms": ARMS, "subsets": [{"per_class": 10}],

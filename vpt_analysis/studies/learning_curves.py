@@ -18,7 +18,7 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "weight_decay": 1e-4, "arms": ARMS}
     if tier == "quick":
         sizes = {"digits": (1, 5, 25), "shapes-count": (1, 5, 25)}
-        more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 8, "batch": 8, "validation": 40, "test": 60}
+        more = {"rates": [0.003, 0.01], "seeds": [0, 1], "steps": 8, "batch": 8, "validation": 30, "test": 40}
         return common | more | {"tasks": list(sizes), "subsets": per_class(sizes)}
     return common | {
         "tasks": list(SIZES), "subsets": per_class(SIZES), "rates": [0.003, 0.01, 0.03, 0.1],

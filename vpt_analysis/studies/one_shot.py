@@ -18,7 +18,7 @@ def config(tier: str) -> dict:
     if tier == "quick":
         return common | {
             "tasks": ["digits", "shapes-count"], "rates": [0.001, 0.003, 0.01], "seeds": [0, 1],
-            "steps": 8, "batch": 8, "validation": 40, "test": 60,
+            "steps": 8, "batch": 8, "validation": 30, "test": 40,
         }  # fmt: skip
     return common | {
         "tasks": ["cifar100", "grocery81", "caltech101"], "rates": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
