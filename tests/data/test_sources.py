@@ -191,6 +191,11 @@ def test_idx_digest_does_not_depend_on_compression(tmp_path, make):
 PIXELS, LABELS = np.zeros((4, 3, 3), dtype=np.uint8), np.array([0, 1, 0, 1], dtype=np.uint8)
 
 
+def _zipped(content: bytes) -> bytes:
+    """The same bytes at any time: they name the test."""
+    return gzip.compress(content, mtime=0)
+
+
 def _bytes(array: np.ndarray, claim: tuple[int, ...] | None = None, magic: bytes | None = None) -> bytes:
     shape = claim or array.shape
     head = magic or bytes((0, 0, 8, array.ndim))
@@ -227,8 +232,8 @@ def _bytes(array: np.ndarray, claim: tuple[int, ...] | None = None, magic: bytes
             r"images are \(4, 0, 3\); expected at least one, of at least 1×1",
         ),
         (_bytes(PIXELS, (2**31, 2**31, 2**31)), _bytes(LABELS), None, "its header claims"),
-        (gzip.compress(_bytes(PIXELS), mtime=0)[:-12], _bytes(LABELS), None, "images-idx3: truncated or damaged"),
-        (gzip.compress(_bytes(PIXELS) + b"\0" * 10**7, mtime=0), _bytes(LABELS), None, "images-idx3: more than the 36 bytes"),
+        (_zipped(_bytes(PIXELS))[:-12], _bytes(LABELS), None, "images-idx3: truncated or damaged"),
+        (_zipped(_bytes(PIXELS) + b"\0" * 10**7), _bytes(LABELS), None, "images-idx3: more than the 36 bytes"),
     ],
 )
 def test_idx_refuses(tmp_path, pixels, labels, names, message):
