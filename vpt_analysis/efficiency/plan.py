@@ -64,6 +64,10 @@ class Plan:
         for what, names in (("tasks", self.tasks), ("arms", self.names), ("seeds", self.seeds)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} {', '.join(map(str, names))}: one stands there twice")
+        if self.choose == "each seed" and len(self.rates) == 1:
+            raise ValueError('a single learning rate leaves each seed nothing to choose; leave choose at "once"')
+        if self.steps < 2 and any(a.start == "tied" for a in self.arms):
+            raise ValueError(f"steps is {self.steps}; an arm that starts tied needs 2, one for each of its halves")
         for task in self.tasks:
             for subset in self.of(task):
                 check_subset(subset)
