@@ -184,7 +184,9 @@ def test_one_more_seed_computes_one_more_part(fake):
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"not a zip"])
 def test_damaged_cache_is_computed_again(fake, damage):
     fake.run()
-    for f in (fake.out / "cache").iterdir():
+    results = list((fake.out / "cache" / "results").iterdir())
+    assert len(results) == 2
+    for f in results:
         f.write_bytes(damage)
     (fake.out / "fake.png").unlink()
     assert fake.run() == 0
@@ -224,8 +226,9 @@ def test_interruption_in_the_middle_of_writing_leaves_nothing_half_written(fake,
     monkeypatch.setattr(Figure, "savefig", savefig)
     with pytest.raises(KeyboardInterrupt):
         fake.run()
-    left = [f.name for f in fake.out.rglob("*") if f.is_file() and f.suffix != ".npz"]
-    assert left == []
+    left = {f.relative_to(fake.out).parts[0] for f in fake.out.rglob("*") if f.is_file()}
+    assert left == {"cache"}  # the finished parts, and no picture
+    assert not list(fake.out.rglob("*.part"))
 
 
 def test_same_bytes_in_another_process(fake, monkeypatch):

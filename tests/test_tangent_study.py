@@ -57,9 +57,12 @@ def small() -> dict:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
+LATER = {"vpt-projected"}  # a control that was added when the results were there
+
+
 def test_every_registered_method_has_a_part():
     config = tangent.config("full")
-    assert sorted(config["methods"]) == sorted([*va.prompts.names(), *va.baselines.names()])
+    assert {*config["methods"]} == {*va.prompts.names(), *va.baselines.names()} - LATER
     assert config["images"] >= 256 and set(config["trained"]) == set(config["rates"])
     assert tangent.inputs(config).keys() == {"weights"}  # no data to download
 
