@@ -94,13 +94,13 @@ def dispatched(folder: Path) -> list[dict]:
 
 
 def two_workers(folder: Path, repeats: int) -> list[dict]:
-    """The same runs on one worker and on two, in turn."""
+    """The same runs, of about a second each, on one worker and on two, in turn."""
     number = itertools.count()
     with cluster(folder, 1) as one, cluster(folder, 2) as two:
         seconds = {1: [], 2: []}
         for round_ in range(repeats + 1):
             for count, address in ((1, one), (2, two)):
-                configs = [{"i": next(number), "steps": 2_000_000} for _ in range(24)]
+                configs = [{"i": next(number), "steps": 8_000_000} for _ in range(24)]
                 with clusters.dask(address):
                     start = time.perf_counter()
                     sweep.run(sweep_cells.busy, configs, folder / "busy")
