@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from joblib import parallel_config
 
 from benchmarks import sweep_cells
+from tests.sweep_cells import killed
 from vpt_analysis import sweep
 from vpt_analysis.sweep import clusters
 from vpt_analysis.sweep.store import Store, encode, whole
@@ -143,7 +143,8 @@ def kills(folder: Path) -> list[dict]:
     count = lost = 0
     before = results(hurt)
     while count < KILLS:
-        ended = not killed(configs, hurt, len(before) + random_.randrange(14), random_.uniform(0, 0.02))
+        at, seconds = len(before) + random_.randrange(14), random_.uniform(0, 0.02)
+        ended = not killed(configs, hurt, at, seconds, sweep_cells.slow)
         assert not ended, "the sweep is done before its kills"
         count += 1
         after = results(hurt)
@@ -158,25 +159,3 @@ def kills(folder: Path) -> list[dict]:
 
 def results(store: Store) -> dict[str, bytes]:
     return {key: (store.results / f"{key}.json").read_bytes() for key in store.keys()}
-
-
-def killed(configs: list[dict], store: Store, runs: int, seconds: float) -> bool:
-    """Sweep in a fork, which has imported all, and kill it and its workers when there are so many results and some time
-    has passed; False where it is done before."""
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        try:
-            with parallel_config("multiprocessing", n_jobs=2):
-                sweep.run(sweep_cells.slow, configs, store)
-        finally:
-            os._exit(0)
-    while True:
-        enough = len(store.keys()) >= runs
-        time.sleep(seconds if enough else 0.01)
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
-        if enough:
-            os.killpg(child, 9)
-            os.waitpid(child, 0)
-            return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +59,13 @@ def grid(n: int, log: str, sleep: float = 0.01) -> list[dict]:
     return [{"i": i, "log": log, "sleep": sleep} for i in range(n)]
 
 
-def killed(configs: list[dict], store: Store, runs: int, seconds: float) -> bool:
+def killed(configs: list[dict], store: Store, runs: int, seconds: float, function: Callable = square) -> bool:
     """Sweep in a fork, which has imported all, and kill it and its workers when there are so many results and some time
     has passed; False where it is done before."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        quiet_sweep(configs, store)
+        quiet_sweep(function, configs, store)
     while True:
         enough = len(store.keys()) >= runs
         time.sleep(seconds if enough else 0.002)
@@ -76,10 +77,10 @@ def killed(configs: list[dict], store: Store, runs: int, seconds: float) -> bool
             return True
 
 
-def quiet_sweep(configs: list[dict], store: Store) -> None:
+def quiet_sweep(function: Callable, configs: list[dict], store: Store) -> None:
     try:
         with parallel_config("multiprocessing", n_jobs=2):
-            sweep.run(square, configs, store)
+            sweep.run(function, configs, store)
     finally:
         os._exit(0)
 
