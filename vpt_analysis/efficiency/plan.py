@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import unknown
-from ..settings import OPTIMISERS
+from ..settings import Training
 from . import selection
 from .arms import Arm, arm
 
@@ -54,8 +54,6 @@ class Plan:
     def __post_init__(self):
         for name in ("tasks", "arms", "rates", "seeds", "modules"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.optimiser not in OPTIMISERS:
-            raise unknown("optimiser", self.optimiser, OPTIMISERS)
         if self.choose not in CHOOSE:
             raise unknown("choose", self.choose, CHOOSE)
         for name in ("tasks", "arms", "rates", "seeds", "subsets"):
@@ -64,6 +62,13 @@ class Plan:
         for what, names in (("tasks", self.tasks), ("arms", self.names), ("seeds", self.seeds)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} {', '.join(map(str, names))}: one stands there twice")
+        for name in ("pool", "validation", "test"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} is {value!r}; expected a number of images, 0 for all there are")
+        for rate in self.rates:  # what no run could take is said before the first one
+            for seed in self.seeds:
+                Training(self.steps, rate, self.weight_decay, self.batch, self.optimiser, seed=seed)
         if self.choose == "each seed" and len(self.rates) == 1:
             raise ValueError('a single learning rate leaves each seed nothing to choose; leave choose at "once"')
         if self.steps < 2 and any(a.start == "tied" for a in self.arms):
