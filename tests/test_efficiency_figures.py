@@ -143,7 +143,7 @@ def test_one_task_and_one_size_are_enough(module, change):
 )
 def test_a_missing_arm_is_named(module, lost):
     config = study_of(module).config("quick")
-    config = config | {"arms": [arm for arm in config["arms"] if arm != lost]}
+    config = config | {"arms": [arm for arm in config["arms"] if arm["name"] != lost]}
     arrays = planted(config)
     for function in (module.draw, module.caption):
         with pytest.raises(ValueError, match=f"the results have no arm {lost}, which this figure compares"):
@@ -193,7 +193,7 @@ def test_means_single_seeds_and_chance_stand_where_they_were_planted():
     found = _efficiency.results(arrays, config)
     ax = one_shot.draw(arrays, config).subfigs[0].axes[0]
     accuracy = 100 * found.accuracy(config["tasks"][0], "vapt", {"per_class": 1})
-    at = config["arms"].index("vapt")
+    at = [arm["name"] for arm in config["arms"]].index("vapt")
     ticks = markers(ax, "|")[at]
     np.testing.assert_allclose(ticks.get_xdata(), accuracy)
     (mean,) = (line.get_xdata() for line in markers(ax, plotting.SERIES[1]["marker"])[:1])

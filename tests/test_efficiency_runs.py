@@ -209,18 +209,23 @@ def test_means_are_ready_before_the_first_step(weights):
 def test_a_start_from_tied_has_the_keys_and_values_of_trained_tied_prompts(cell, monkeypatch):
     config = cell("prefix-warm", rates=[0.05, 0.5], steps=7)
     vit, images = runs.backbone(config["backbone"], "cpu"), images_of(config)
-    pixels, calls = images.train.normalised(vit.config), []
+    pixels, calls, heads = images.train.normalised(vit.config), [], []
     train_many = training.train_many
 
     def watched(vit, methods, *given, **more):
-        calls.append((copy.deepcopy(methods), given[2]))
-        return train_many(vit, methods, *given, **more)
+        calls.append((copy.deepcopy(methods), given[2], copy.deepcopy(more["head"])))
+        trained = train_many(vit, methods, *given, **more)
+        heads.append([t.head for t in trained])
+        return trained
 
     monkeypatch.setattr(training, "train_many", watched)
     runs.run(config)
-    (tied, first), (untied, second) = calls
+    (tied, first, none), (untied, second, starts) = calls
+    assert none is None
+    for start, left, trained in zip(starts, *heads, strict=True):
+        assert torch.equal(start.weight, left.weight) and not torch.equal(start.weight, trained.weight)
     assert [p.steps for p in (*first, *second)] == [3, 3, 4, 4]
-    assert [p.lr for p in first] == pytest.approx([0.005, 0.05]) and [p.lr for p in second] == [0.05, 0.5]
+    assert [p.lr for p in first] == pytest.approx([0.05 / 3, 0.5 / 3]) and [p.lr for p in second] == [0.05, 0.5]
     assert all(p.name == "vpt-deep" for p in tied) and all(p.name == "prefix" for p in untied)
     for start, plan, method in zip(tied, first, untied, strict=True):
         training.train(vit, start, pixels, images.train.labels, plan, classes=10)

@@ -68,7 +68,8 @@ class Averaged(va.prompts.registry.MECHANISMS["vpt-deep"]):
 def test_a_method_that_reads_further_tokens_gets_them():
     vit = random_vit()
     images = random_images(vit, 2)
-    method = scatter(Averaged(vit.config, 3).double(), 1)
+    method = Averaged(vit.config, 3).double()
+    method.initialise(torch.Generator().manual_seed(0))  # a new prompt's parameters have no values yet
     tokens = vit(images, method)
     assert (pooled(vit, method, images) - (tokens[:, 0] + tokens.mean(1))).abs().max() <= 1e-12
 

@@ -72,6 +72,33 @@ def test_a_given_head_is_copied_and_left_alone(bias):
     assert all(torch.equal(before[name], p) for name, p in head.named_parameters())
 
 
+def test_a_given_head_may_be_where_training_starts():
+    vit = random_vit()
+    data = task(vit, 8)
+    first = train(vit, random_prompt(vit, "vpt-deep", 2), *data, Training(3, lr=0.1, batch=4))
+    given = {"anew": {}, "left": {"head": first.head}, "on": {"head": first.head, "train_head": True}}
+    runs = {
+        name: train(vit, random_prompt(vit, "vpt-deep", 2), *data, Training(3, lr=0.1, batch=4), **more)
+        for name, more in given.items()
+    }
+    assert runs["on"].losses[0] == runs["left"].losses[0] != runs["anew"].losses[0]
+    assert torch.equal(runs["left"].head.weight, first.head.weight)
+    assert not torch.equal(runs["on"].head.weight, first.head.weight) and runs["on"].head is not first.head
+
+
+def test_a_linear_probe_may_go_on_from_a_head():
+    vit = random_vit()
+    data, head = task(vit, 8), linear(vit, 2)
+    for own in (False, True):
+        probe = va.baselines.create("linear", vit)
+        if own:
+            trained = train(vit, probe, *data, Training(3, batch=4), head=head, train_head=True)
+            assert not torch.equal(trained.head.weight, head.weight)
+        else:
+            with pytest.raises(ValueError, match="the head is given and linear has no parameters"):
+                train(vit, probe, *data, Training(3, batch=4), head=head)
+
+
 @pytest.mark.parametrize("kind", ["labels", "targets"])
 def test_banks_equal_runs_by_themselves(kind):
     """Sets of different sizes, heads of their own, and members that stop at different steps."""
@@ -162,7 +189,7 @@ def test_resuming_ends_in_the_same_bits(tmp_path, monkeypatch):
     for a, b in zip(whole, run(checkpoint=path), strict=True):
         np.testing.assert_array_equal(a, b)
     head = linear(vit, 2, seed=1)
-    with pytest.raises(ValueError, match="belongs to a run with another given head; a run resumes"):
+    with pytest.raises(ValueError, match="belongs to a run with another head; a run resumes"):
         run(checkpoint=path)
 
 

@@ -42,7 +42,7 @@ def describe(vit: VisionTransformer, members: Sequence[Member], trainings: Seque
         "length": [getattr(m, "length", None) for m in methods],
         "start of the method": [digest_arrays(m.state_dict()) for m in methods],
         "number of classes": classes,
-        "given head": [None if m.trains_head else digest_arrays(m.head.state_dict()) for m in members],
+        "head": [{"trained": m.trains_head, "start": digest_arrays(m.head.state_dict())} for m in members],
         "set of images and labels": [digest((m.images, m.labels)) for m in members],
         "set of validation images and labels": [digest(m.validation) for m in members],
         "device or version of torch": [vit.patch.weight.device.type, torch.__version__],

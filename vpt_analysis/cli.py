@@ -30,7 +30,8 @@ CLAIMS = """examples:
   vpt-analysis claims --tier full --commit  compute everything again and store it; needs VPT_ANALYSIS_DATA; resumes"""
 STUDY = """examples:
   vpt-analysis study --list
-  vpt-analysis study rates --tier full --commit    choose the learning rates of the family study anew, and store them"""
+  vpt-analysis study rates --tier full --commit    choose the learning rates of the family study anew, and store them
+  vpt-analysis study one_shot --tier full --extend --commit    compute only what its config has more than before"""
 DECOMPOSE = """examples:
   vpt-analysis decompose cat.jpg dog.jpg --backbone vit-micro --prompt my-prompt.safetensors --out split
   vpt-analysis decompose photos/ --backbone vit_base.npz --prompt vpt-deep --length 10 --out split"""
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name", nargs="?", metavar="NAME", help="the study")
     p.add_argument("--tier", default="quick", choices=("quick", "full"), help="quick (default) or full")
     _study_flags(p, "with --tier full: store the results, and the verdicts of claims that draw on them")
+    p.add_argument("--extend", action="store_true", help="with --tier full: keep committed parts, compute what is new")
     p.add_argument("--list", action="store_true", help="list the studies and stop")
 
     p = _command(commands, "decompose", "split attention on your own images", DECOMPOSE, decompose)
@@ -167,6 +169,7 @@ def claims(args: argparse.Namespace) -> int:
 def study(args: argparse.Namespace) -> int:
     from . import study as machinery
     from .claims import stored
+    from .extended import Extended
     from .threads import available_cores
 
     if args.list or args.name is None:
@@ -176,7 +179,12 @@ def study(args: argparse.Namespace) -> int:
     module = machinery.study(args.name)
     machinery.check(args.tier, args.commit, jobs)
     machinery.check_writable(args.out)
-    plan = machinery.Computed(module, args.tier, args.out / "cache")
+    if args.extend:
+        if args.tier != "full":
+            raise ValueError("--extend keeps committed results, which are of the full tier; add --tier full")
+        plan = Extended(module, args.out / "cache")
+    else:
+        plan = machinery.Computed(module, args.tier, args.out / "cache")
     arrays = plan.arrays(jobs)
     print(f"{args.name}: {len(plan.parts)} parts, {args.tier} tier, kept in {plan.cache}")
     if args.commit:

@@ -1,7 +1,8 @@
 """What a method is trained against: labels or targets, the linear head that reads them from the pooled feature, losses.
 
-A head is drawn and trained with the method, or given and left as it is. **Labels** are classes, int64 (n,), with the
-cross-entropy; **targets** are numbers of the backbone's dtype, (n, E), with the squared error.
+A head is drawn and trained with the method, or given; then it is left as it is, or trained from there. **Labels** are
+classes, int64 (n,), with the cross-entropy; **targets** are numbers of the backbone's dtype, (n, E), with the squared
+error.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ def new_head(vit: VisionTransformer, outputs: int, generator: torch.Generator) -
     return head
 
 
-def given_heads(vit: VisionTransformer, head: nn.Linear | Sequence[nn.Linear] | None, k: int) -> list[nn.Linear | None]:
-    """Copies, which take no gradient, of the heads that k runs are given; None for runs that train their own.
+def given_heads(
+    vit: VisionTransformer, head: nn.Linear | Sequence[nn.Linear] | None, k: int, trained: bool
+) -> list[nn.Linear | None]:
+    """Copies of the heads that k runs are given, which take a gradient where they are ``trained``; None for runs that
+    are given none.
 
     Raises ``TypeError`` for what is no linear layer, or of another dtype or device, ``ValueError`` for another shape or
     number.
@@ -40,10 +44,10 @@ def given_heads(vit: VisionTransformer, head: nn.Linear | Sequence[nn.Linear] | 
     heads = [head] * k if isinstance(head, nn.Module) else list(head)
     if len(heads) != k:
         raise ValueError(f"{len(heads)} heads for {k} methods; expected one for all, or one each")
-    return [frozen_copy(vit, each) for each in heads]
+    return [checked_copy(vit, each).requires_grad_(trained) for each in heads]
 
 
-def frozen_copy(vit: VisionTransformer, head: nn.Linear) -> nn.Linear:
+def checked_copy(vit: VisionTransformer, head: nn.Linear) -> nn.Linear:
     like = vit.patch.weight
     if not isinstance(head, nn.Linear):
         raise TypeError(f"the head is {type(head).__name__}; expected a torch.nn.Linear on vit.pool")
@@ -58,7 +62,7 @@ def frozen_copy(vit: VisionTransformer, head: nn.Linear) -> nn.Linear:
     with torch.no_grad():
         copy.weight.copy_(head.weight)
         copy.bias.zero_() if head.bias is None else copy.bias.copy_(head.bias)
-    return copy.requires_grad_(False)
+    return copy
 
 
 def are_targets(labels: Tensor) -> bool:

@@ -52,6 +52,7 @@ def train(
     *,
     classes: int | None = None,
     head: nn.Linear | None = None,
+    train_head: bool = False,
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
@@ -61,14 +62,15 @@ def train(
 
     ``images`` (n, C, h, w) normalised, ``labels`` int64 (n,) in [0, classes); ``validation`` a pair of such. Targets
     (n, E) of the backbone's dtype in place of labels are fitted by least squares. A ``head`` that is given is used as
-    it is: the method alone is trained. Batches are drawn epoch by epoch without replacement. Same seed, same bits on
-    one CPU and thread count. A ``checkpoint`` is written every so many steps and at the end; a call with the same
-    arguments, the method created anew, resumes from it and ends in the bits of an uninterrupted run. Raises
-    ``ValueError`` or ``TypeError`` on input it cannot take, and where the checkpoint is another run's.
+    it is, so that the method alone is trained; with ``train_head`` it is where the run's own head starts. Batches are
+    drawn epoch by epoch without replacement. Same seed, same bits on one CPU and thread count. A ``checkpoint`` is
+    written every so many steps and at the end; a call with the same arguments, the method created anew, resumes from it
+    and ends in the bits of an uninterrupted run. Raises ``ValueError`` or ``TypeError`` on input it cannot take, and
+    where the checkpoint is another run's.
     """
     return train_many(
-        vit, [method], images, labels, training, classes=classes, head=head, validation=validation,
-        checkpoint=checkpoint, checkpoint_every=checkpoint_every, label=label,
+        vit, [method], images, labels, training, classes=classes, head=head, train_head=train_head,
+        validation=validation, checkpoint=checkpoint, checkpoint_every=checkpoint_every, label=label,
     )[0]  # fmt: skip
 
 
@@ -81,6 +83,7 @@ def train_many(
     *,
     classes: int | None = None,
     head: nn.Linear | Sequence[nn.Linear] | None = None,
+    train_head: bool = False,
     validation: tuple[Tensor, Tensor] | Sequence[tuple[Tensor, Tensor]] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
@@ -103,7 +106,7 @@ def train_many(
     held_out = [None] * k if validation is None else validation_pairs(vit, validation, k)
     if validation is None and plan.evaluate_every and not plan.enough:
         raise ValueError(f"evaluate_every is {plan.evaluate_every} and no validation images are given")
-    heads = given_heads(vit, head, k)
+    heads = given_heads(vit, head, k, train_head)
     outputs = count_outputs(data, held_out, classes, heads)
     members = [start(vit, *parts, outputs) for parts in zip(methods, data, held_out, trainings, heads, strict=True)]
     sizes = {m.order.size for m in members}
@@ -131,12 +134,12 @@ def start(
     outputs: int,
 ) -> Member:
     """A run before its first step; a head of its own and the order of images are drawn from its seed, in this order."""
-    if given is not None and not any(p.numel() for p in method.parameters()):
+    if given is not None and not given.weight.requires_grad and not any(p.numel() for p in method.parameters()):
         raise ValueError(f"the head is given and {method.name} has no parameters, so there is nothing to train")
     generator = torch.Generator().manual_seed(training.seed)
     head = new_head(vit, outputs, generator) if given is None else given
     order = Order(len(data[0]), training.batch * training.accumulate, generator)
-    return Member(method, *data, validation, head, order, trains_head=given is None)
+    return Member(method, *data, validation, head, order, trains_head=head.weight.requires_grad)
 
 
 def fit(

@@ -27,8 +27,8 @@ class Arm:
     ``length`` is the number of prompts (a baseline has none), ``options`` are the method's own. ``start`` is where
     prompts begin: "standard", "small" (the standard start times 0.01), "prototypes" (k-means centres of the content
     tokens), or "tied", for untied keys and values only: those of VPT-Deep prompts that were trained for the first half
-    of the steps. The arm's learning rates are those of a plan times ``scale``, so that all arms have as many trials.
-    Raises ``ValueError`` on what no arm can have.
+    of the steps, with the head that goes on. The arm's learning rates are those of a plan times ``scale``, so that all
+    arms have as many trials. Raises ``ValueError`` on what no arm can have.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Arm:
 
 FINE = 0.1  # weights of the backbone itself move far enough at smaller steps
 # Untied keys and values enter raw, without the LayerNorm and the projections that multiply the gradient of tokens.
-RAW = 10.0
+RAW = 3.0
 RELEASED = "VAPT, released"
 # What options of the released code add.
 WITHOUT = {"norm": "norm", "residual": "residual", "zero_init": "zero-start"}
@@ -116,6 +116,11 @@ def arm(given: str | Mapping) -> Arm:
     if "method" not in given:
         raise ValueError(f'an arm lacks its method: {dict(given)}; expected at least method = "vpt-deep" or another')
     return Arm(**{"name": given["method"], **given})
+
+
+def tables(names: Iterable[str]) -> list[dict]:
+    """Arms as JSON values: what a study keeps, for results are read by the arms they were computed with."""
+    return [arm(name).plain() for name in names]
 
 
 def load_modules(paths: Iterable[str | Path]) -> None:

@@ -60,25 +60,31 @@ def train(
 ) -> tuple[list[nn.Module], list[Trained]]:
     """The arm trained by each plan: methods and what their training gave."""
     pixels, labels = pixels_of(vit, images.train), images.train.labels
-    first = create(arm, vit, pixels, seed)
+    first, heads = create(arm, vit, pixels, seed), None
     methods = [first, *(copy.deepcopy(first) for _ in plans[1:])]
     if arm.start == "tied":
         plans, earlier = [replace(p, steps=p.steps - p.steps // 2) for p in plans], plans
         earlier = [replace(p, steps=p.steps // 2, lr=p.lr / arm.scale) for p in earlier]
-        warm_up(vit, arm, methods, images, earlier, seed)
+        heads = warm_up(vit, arm, methods, images, earlier, seed)
     classes = len(images.train.class_names)
     if arm.prompted or not parameter_count(first):  # these go through the backbone together
-        return methods, training.train_many(vit, methods, pixels, labels, plans, classes=classes, label=arm.name)
+        return methods, training.train_many(
+            vit, methods, pixels, labels, plans, classes=classes, head=heads, train_head=True, label=arm.name
+        )
     each = zip(methods, plans, strict=True)
     return methods, [training.train(vit, m, pixels, labels, p, classes=classes, label=arm.name) for m, p in each]
 
 
-def warm_up(vit: VisionTransformer, arm: Arm, methods: list, images: Split, plans: list[Training], seed: int) -> None:
-    """Start untied prompts at keys and values of VPT-Deep prompts that are trained by ``plans``, one each."""
-    tied = Arm("tied", "vpt-deep", length=arm.length)
-    for method, prompt in zip(methods, train(vit, tied, images, plans, seed)[0], strict=True):
+def warm_up(
+    vit: VisionTransformer, arm: Arm, methods: list, images: Split, plans: list[Training], seed: int
+) -> list[nn.Linear]:
+    """Start untied prompts at keys and values of VPT-Deep prompts that are trained by ``plans``, one each; the heads
+    that were trained with those."""
+    prompts, trained = train(vit, Arm("tied", "vpt-deep", length=arm.length), images, plans, seed)
+    for method, prompt in zip(methods, prompts, strict=True):
         for layer, block in enumerate(vit.blocks):
             method.place(layer, block, prompt.tokens[layer].detach())
+    return [t.head for t in trained]
 
 
 def judged(vit: VisionTransformer, methods: list[nn.Module], trained: list[Trained], images: ImageSet) -> np.ndarray:

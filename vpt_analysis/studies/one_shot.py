@@ -6,6 +6,7 @@ Arrays are those of ``efficiency.runs``: a trial ``<task>:<arm>:per_class=1:tria
 
 from __future__ import annotations
 
+from ..efficiency.arms import tables
 from ..efficiency.study import compute, inputs, later, notes, parts, scope
 
 __all__ = ["compute", "config", "inputs", "later", "notes", "parts", "scope"]
@@ -14,13 +15,14 @@ ARMS = ["linear", "vpt-shallow", "vpt-deep", "vpt-deep-small", "vpt-deep-prototy
 
 
 def config(tier: str) -> dict:
-    common = {"backbone": "vit-micro", "arms": ARMS, "subsets": [{"per_class": 1}], "weight_decay": 1e-4}
+    common = {"backbone": "vit-micro", "arms": tables(ARMS), "subsets": [{"per_class": 1}], "weight_decay": 1e-4}
     if tier == "quick":
         return common | {
             "tasks": ["digits", "shapes-count"], "rates": [0.001, 0.003, 0.01], "seeds": [0, 1],
             "steps": 8, "batch": 8, "validation": 30, "test": 40,
         }  # fmt: skip
     return common | {
-        "tasks": ["cifar100", "grocery81", "caltech101"], "rates": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
+        "tasks": ["cifar100", "grocery81", "caltech101", "cub100", "digits", "shapes-count"],
+        "rates": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
         "seeds": [0, 1, 2, 3, 4], "steps": 40, "batch": 16, "validation": 200, "test": 400,
     }  # fmt: skip
