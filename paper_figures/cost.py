@@ -7,6 +7,7 @@ import numpy as np
 from . import _efficiency as shared
 
 STUDY = "costs"
+ACCURACY = "accuracy/"
 TITLE = "Accuracy against trained parameters, FLOPs, memory and step time of every arm"
 COSTS = {
     "parameters": "trained parameters",
@@ -44,11 +45,11 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
 
 def look(i: int) -> dict:
-    """Marker of the i-th arm: those of the house style filled, then hollow."""
+    """Marker of the i-th arm: those of the house style filled, then hollow, then grey inside."""
     from vpt_analysis import plotting
 
     series = plotting.SERIES[i % len(plotting.SERIES)]
-    face = series["color"] if i < len(plotting.SERIES) else "white"
+    face = (series["color"], "white", "#CCCCCC")[i // len(plotting.SERIES)]
     return {"color": series["color"], "marker": series["marker"], "markerfacecolor": face}
 
 
@@ -69,20 +70,16 @@ def draw_arm(ax, arrays: dict, task: str, arm: str, what: str, look: dict) -> No
 
 def tasks_of(arrays: dict) -> list[str]:
     """Tasks with accuracies, in the order of the arrays."""
-    names = [name.split("/", 1)[1] for name in arrays if name.startswith("accuracy:")]
+    names = [name.removeprefix(ACCURACY) for name in arrays if name.startswith(ACCURACY)]
     return list(dict.fromkeys(name.rpartition(":")[0] for name in names))
 
 
-def stored(arrays: dict, name: str) -> np.ndarray | None:
-    return next((a for n, a in arrays.items() if n.startswith("accuracy:") and n.split("/", 1)[1] == name), None)
-
-
 def images(arrays: dict, task: str) -> int:
-    return int(stored(arrays, f"{task}:images"))
+    return int(arrays[f"{ACCURACY}{task}:images"])
 
 
 def accuracy(arrays: dict, task: str, arm: str):
-    values = stored(arrays, f"{task}:{arm}")
+    values = arrays.get(f"{ACCURACY}{task}:{arm}")
     return None if values is None else shared.percent(values)
 
 
@@ -104,13 +101,13 @@ def costs(arrays: dict, arm: str) -> dict:
 
 def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
     tasks, arms = tasks_of(arrays), config["arms"]
-    seeds = {len(a) for n, a in arrays.items() if n.startswith("accuracy:") and np.ndim(a)}
+    seeds = {len(a) for n, a in arrays.items() if n.startswith(ACCURACY) and np.ndim(a)}
     without = [label(arm) for arm in arms if all(accuracy(arrays, task, arm) is None for task in tasks)]
     listed = "; ".join(_told(arrays, arm) for arm in arms)
     best = ". ".join(_best(arrays, task, arms) for task in tasks)
     bars = " or ".join(shared.seeds_told(n) for n in sorted(seeds)) or "none"
     return (
-        f"Test accuracies of the committed comparisons, at learning rates chosen in the same way, against four costs "
+        f"Test accuracies of the committed comparison, at learning rates chosen in the same way, against four costs "
         f"of each arm; n: training images. Upright bars: {bars}. Parameters: trained, without the head (linear up to "
         f"1,000, logarithmic beyond). FLOPs: of the forward pass, a multiply-add as 2, counted. Memory: what a step "
         f"of {config['images']} images keeps for its backward pass, with gradients and AdamW's two moments, counted "

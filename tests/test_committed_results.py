@@ -12,6 +12,7 @@ import pytest
 
 from paper_figures import _registry, _run, spectrum
 from vpt_analysis import study as machinery
+from vpt_analysis.extended import every_part
 from vpt_analysis.storage import digest_file
 from vpt_analysis.studies import costs, family, learning_curves, tasks
 
@@ -27,17 +28,12 @@ def stored() -> dict[str, tuple[ModuleType, Path]]:
     return own | {name: (machinery.study(name), machinery.COMMITTED) for name in machinery.names()}
 
 
-def every_part(module: ModuleType, arrays: dict[str, np.ndarray], config: dict) -> list[dict]:
-    """Parts of both rounds, of a study that has a second."""
-    return module.parts(config) + (module.later(config, arrays) if hasattr(module, "later") else [])
-
-
 @pytest.mark.parametrize("name", stored())
 def test_results_are_complete_and_belong_to_the_shipped_weights(name):
     module, folder = stored()[name]
     arrays, record = machinery.committed(name, folder)
     assert record["config"] == module.config("full")
-    parts = {part["name"] for part in every_part(module, arrays, record["config"])}
+    parts = {part["name"] for part in every_part(module, record["config"], arrays)}
     assert {key.split("/")[0] for key in arrays} == parts
     always = {k: a for k, a in arrays.items() if k.split("/")[-1] not in SOMETIMES_NONE.get(name, ())}
     assert all(np.isfinite(a).all() for a in always.values())
@@ -89,8 +85,8 @@ def test_costs_computed_again_are_the_same_but_for_what_is_measured():
     """What is counted agrees but for what kernels of another version keep. Arrays named measured/... are times, of
     which only the ratio to the reference is compared, by its order of magnitude (``costs.AGREE``)."""
     arrays, record = machinery.committed("costs")
-    for study in record["config"]["accuracies"]:
-        assert record["inputs"][study] == digest_file(machinery.COMMITTED / f"{study}.npz"), f"{study} is newer"
+    comparison = record["config"]["comparison"]
+    assert record["inputs"][comparison] == digest_file(machinery.COMMITTED / f"{comparison}.npz"), "costs are older"
     (part,) = (p for p in costs.parts(record["config"]) if p["name"] == "vapt")
     for key, value in costs.compute(part | {"repeats": 1}).items():
         stored = arrays[f"{part['name']}/{key}"]
@@ -101,8 +97,8 @@ def test_costs_computed_again_are_the_same_but_for_what_is_measured():
             np.testing.assert_allclose(value, stored, rtol=0.05, err_msg=key)
 
 
-def test_accuracies_beside_the_costs_are_those_of_the_comparisons():
+def test_accuracies_beside_the_costs_are_those_of_the_comparison():
     arrays, record = machinery.committed("costs")
-    for part in costs.parts(record["config"])[len(record["config"]["arms"]) :]:
-        for key, value in costs.compute(part).items():
-            np.testing.assert_array_equal(value, arrays[f"{part['name']}/{key}"], err_msg=key)
+    (part,) = (p for p in costs.parts(record["config"]) if p["name"] == "accuracy")
+    for key, value in costs.compute(part).items():
+        np.testing.assert_array_equal(value, arrays[f"accuracy/{key}"], err_msg=key)

@@ -12,7 +12,6 @@ from tests.test_efficiency_figures import drawn, planted
 from vpt_analysis import study as machinery
 from vpt_analysis.step_cost import kept_bytes
 from vpt_analysis.studies import ablations, costs
-from vpt_analysis.studies import learning_curves as curves
 
 
 @pytest.fixture(autouse=True)
@@ -32,28 +31,29 @@ def backbone(tmp_path_factory) -> str:
 def measured(backbone) -> tuple[dict, dict[str, np.ndarray]]:
     """All arms on a tiny backbone."""
     config = costs.config("quick") | {"backbone": backbone, "repeats": 3}
-    parts = [part for part in costs.parts(config) if "study" not in part]
+    parts = [part for part in costs.parts(config) if part["name"] != "accuracy"]
     return config, {f"{p['name']}/{key}": value for p in parts for key, value in costs.compute(p).items()}
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch) -> dict[str, dict]:
-    """Planted results of the two comparisons where committed ones are looked for."""
+def stored(tmp_path, monkeypatch) -> dict:
+    """Planted results of the comparison where committed ones are looked for; its config."""
     monkeypatch.setattr(machinery, "COMMITTED", tmp_path)
-    protocol = {"seeds": [0, 1, 2], "steps": 10, "batch": 8, "validation": 60, "test": 100, "rates": [0.01, 0.1]}
-    configs = {
-        "ablations": ablations.config("quick") | protocol | {"tasks": ["digits"], "subsets": [{"per_class": 10}]},
-        "learning_curves": curves.config("quick") | protocol,
-    }
-    configs["learning_curves"] |= {"subsets": [{"per_class": m} for m in (1, 10, 25)]}
-    for name, config in configs.items():
-        machinery.write(tmp_path / f"{name}.npz", planted(config))
-        machinery.write_json(tmp_path / f"{name}.json", {"config": config, "inputs": {}, "collected_with": {}})
-    return configs
+    config = ablations.config("quick") | {
+        "tasks": ["digits", "cifar100"], "subsets": {"digits": [{"per_class": m} for m in (2, 10)],
+        "cifar100": [{"per_class": 10}]}, "seeds": [0, 1, 2], "validation": 60, "test": 100, "rates": [0.01, 0.1],
+    }  # fmt: skip
+    store(tmp_path, config)
+    return config
+
+
+def store(folder, config: dict) -> None:
+    machinery.write(folder / "ablations.npz", planted(config))
+    machinery.write_json(folder / "ablations.json", {"config": config, "inputs": {}, "collected_with": {}})
 
 
 def taken(config: dict) -> dict[str, np.ndarray]:
-    parts = [part for part in costs.parts(config) if "study" in part]
+    parts = [part for part in costs.parts(config) if part["name"] == "accuracy"]
     return {f"{p['name']}/{key}": value for p in parts for key, value in costs.compute(p).items()}
 
 
@@ -107,23 +107,16 @@ def test_bytes_are_the_same_again_and_grow_with_the_batch(backbone):
     assert kept(8) - kept(4) == pytest.approx(kept(12) - kept(8), rel=0.01)
 
 
-def test_accuracies_come_from_the_committed_comparisons(stored):
+def test_accuracies_come_from_the_committed_comparison(stored):
     config = costs.config("quick")
     arrays = taken(config)
-    assert set(costs.inputs(config)) == {"weights", "ablations", "learning_curves"}
-    assert arrays["accuracy:ablations/digits:images"] == 100  # the training subset of the first study
-    assert "accuracy:ablations/digits:vpt-deep" in arrays and "accuracy:learning_curves/digits:full" in arrays
-    assert "accuracy:learning_curves/digits:vpt-deep" not in arrays  # what both have comes from the first
-    assert "accuracy:learning_curves/shapes-count:full" not in arrays  # a task that the first has not
-    found = _efficiency.results(planted(stored["ablations"]), stored["ablations"])
-    expected = found.accuracy("digits", "vapt", {"per_class": 10})
-    np.testing.assert_array_equal(arrays["accuracy:ablations/digits:vapt"], expected)
-
-
-def test_accuracies_of_another_protocol_are_left_out(stored, tmp_path):
-    other = stored["learning_curves"] | {"steps": 11}
-    machinery.write_json(tmp_path / "learning_curves.json", {"config": other, "inputs": {}, "collected_with": {}})
-    assert not [name for name in taken(costs.config("quick")) if name.startswith("accuracy:learning_curves")]
+    assert set(costs.inputs(config)) == {"weights", "ablations"}
+    assert arrays["accuracy/digits:images"] == 100  # the largest training subset
+    assert cost.tasks_of(arrays) == ["digits", "cifar100"]
+    found = _efficiency.results(planted(stored), stored)
+    for arm in config["arms"]:
+        expected = found.accuracy("digits", arm, {"per_class": 10})
+        np.testing.assert_array_equal(arrays[f"accuracy/digits:{arm}"], expected)
 
 
 def test_missing_comparisons_say_how_to_make_them(tmp_path, monkeypatch):
@@ -136,13 +129,13 @@ def test_accuracy_is_drawn_against_every_cost(measured, stored, tmp_path):
     config, arrays = measured
     arrays = arrays | taken(config)
     figure = drawn(cost, arrays, config, tmp_path)
-    assert [ax.get_xlabel() for ax in figure.axes] == list(cost.COSTS.values())
+    assert [ax.get_xlabel() for ax in figure.axes[-len(cost.COSTS) :]] == list(cost.COSTS.values())
     assert "digits, n = 100" in figure.axes[0].get_ylabel()
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert len(labels) == len(set(labels)) == len(config["arms"])
     looks = [(look["color"], look["marker"], look["markerfacecolor"]) for look in map(cost.look, range(len(labels)))]
     assert len(set(looks)) == len(labels)
-    accuracy = 100 * arrays["accuracy:ablations/digits:vapt"].mean()
+    accuracy = 100 * arrays["accuracy/digits:vapt"].mean()
     points = np.array([[v[0] for v in line.get_data()] for line in figure.axes[0].lines], dtype=float)
     assert np.isclose(points, [arrays["vapt/parameters"], accuracy]).all(1).any()
     said = cost.caption(arrays, config)
@@ -151,8 +144,8 @@ def test_accuracy_is_drawn_against_every_cost(measured, stored, tmp_path):
 
 
 def test_arms_without_an_accuracy_are_said(measured, stored, tmp_path):
-    other = stored["learning_curves"] | {"steps": 11}
-    machinery.write_json(tmp_path / "learning_curves.json", {"config": other, "inputs": {}, "collected_with": {}})
+    lost = ("linear", "full")
+    store(tmp_path, stored | {"arms": [arm for arm in stored["arms"] if arm["name"] not in lost]})
     config, arrays = measured
     said = cost.caption(arrays | taken(config), config)
     assert "Without an accuracy here: Linear probe, Full fine-tuning." in said

@@ -14,8 +14,9 @@ import pytest
 
 import paper_figures
 from paper_figures import _run
-from vpt_analysis import studies
+from vpt_analysis import cli, studies
 from vpt_analysis import study as machinery
+from vpt_analysis.extended import Extended
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,3 +183,68 @@ def test_objects_are_not_stored(tmp_path):
     with pytest.raises(TypeError, match="holds Python objects"):
         machinery.write(tmp_path / "a.npz", {"x": np.array([{}])})
     assert list(tmp_path.iterdir()) == []
+
+
+# --- studies that grow ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grown(fake) -> Fake:
+    """The study, committed with three seeds, asks for a fourth."""
+    plan = fake.plan("full")
+    plan.store(plan.arrays(1), fake.committed)
+    fake.replace('"seeds": [0, 1, 2]', '"seeds": [0, 1, 2, 3]')
+    (fake.folder / "computed.txt").unlink()
+    return fake
+
+
+def extended(fake: Fake) -> Extended:
+    return Extended(machinery.study("fake_study"), fake.folder / "fresh", fake.committed, seed=0)
+
+
+def test_a_study_that_grew_keeps_what_is_committed(grown):
+    before, record = machinery.committed("fake_study", grown.committed)
+    plan = extended(grown)
+    arrays = plan.arrays(1)
+    new, again = grown.computed
+    assert new == "task:3" and again in ("task:0", "task:1", "task:2")
+    assert set(arrays) == {*before, "task:3/y"}
+    assert all(arrays[name].tobytes() == array.tobytes() for name, array in before.items())
+    plan.store(arrays, grown.committed)
+    _, stored = machinery.committed("fake_study", grown.committed)
+    assert stored["config"]["seeds"] == [0, 1, 2, 3]
+    assert stored["collected_with"]["kept"] == {
+        "parts": 3, "collected_with": record["collected_with"], "computed_again": again, "differs_by": 0.0,
+    }  # fmt: skip
+
+
+def test_nothing_is_kept_of_what_the_code_no_longer_gives(grown):
+    grown.replace('default_rng(part["seed"])', 'default_rng(part["seed"] + 7)')
+    with pytest.raises(ValueError, match=r"task:\d computed again differs by .*; compute .* without --extend"):
+        extended(grown).arrays(1)
+    grown.replace('return {"y":', 'return {"z":')
+    with pytest.raises(ValueError, match=r"task:\d/z is not what the committed results hold"):
+        extended(grown).arrays(1)
+
+
+def test_nothing_is_kept_that_came_of_other_files_or_versions(grown, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("vpt_analysis.extended.versions", lambda: {"torch": "1.0"})
+        with pytest.raises(ValueError, match="made with torch .*, here is 1.0; compute the study anew"):
+            extended(grown)
+    (grown.folder / "weights.bin").write_bytes(b"others")
+    with pytest.raises(ValueError, match="weights is not the file that the committed results were made with"):
+        extended(grown)
+
+
+def test_parts_with_other_choices_are_not_kept(grown):
+    grown.replace('"full": 5', '"full": 6')
+    plan = extended(grown)
+    arrays = plan.arrays(1)
+    assert sorted(grown.computed) == [f"task:{s}" for s in range(4)] and arrays["task:0/y"].shape == (6,)
+    assert "kept" not in plan.provenance
+
+
+def test_only_the_full_tier_can_be_extended(capsys):
+    assert cli.main(["study", "one_shot", "--extend"]) == cli.USAGE
+    assert "--extend keeps committed results, which are of the full tier; add --tier full" in capsys.readouterr().err

@@ -9,10 +9,9 @@ Arrays of a part ``<arm>``, for steps of B images:
 All but the last are exact. **Arrays named measured/... are seconds on one machine**: no two runs give the same bytes,
 so whoever computes them again compares the order of magnitude of ratios (``AGREE``), and figures show ratios only.
 
-A part ``accuracy:<study>`` takes ``<task>:<arm>`` (S,), test accuracies over seeds, and ``<task>:images`` from that
-study's *committed* results: its training is the costly part, and every tier of this study shows the same. The first
-study says at which training subset, the largest of each task; from the others come arms that it lacks, where they were
-run by the same protocol (``SAME``).
+The part ``accuracy`` takes ``<task>:<arm>`` (S,), test accuracies over seeds, and ``<task>:images``, of the largest
+training subset of each task, from the *committed* results of a comparison: its training is the costly part, and every
+tier of this study shows the same.
 """
 
 from __future__ import annotations
@@ -24,19 +23,18 @@ import numpy as np
 from . import tasks
 
 ARMS = [
-    "linear", "full", "vpt-deep", "vpt-deep-matched", "vapt", "vapt-released", "vpt-projected", "norga", "prefix",
-    "prefix-scaled",
+    "linear", "full", "bias", "lora", "vpt-shallow", "vpt-deep", "vpt-deep-matched", "vapt", "vapt-released",
+    "vpt-projected", "norga", "prefix", "prefix-scaled",
 ]  # fmt: skip
 REFERENCE = "vpt-deep"
-ACCURACIES = ["ablations", "learning_curves"]
-SAME = ("backbone", "seeds", "choose", "steps", "batch", "optimiser", "weight_decay", "pool", "validation", "test")
+COMPARISON = "ablations"
 AGREE = 10.0  # by at most this factor ratios of measured/... differ from one machine to another
 CLASSES = 100  # of the head
 
 
 def config(tier: str) -> dict:
     size = {"images": 8, "repeats": 3} if tier == "quick" else {"images": 32, "repeats": 7}
-    return {"backbone": "vit-micro", "arms": ARMS, "accuracies": ACCURACIES, **size}
+    return {"backbone": "vit-micro", "arms": ARMS, "comparison": COMPARISON, **size}
 
 
 def inputs(config: dict) -> dict[str, Path]:
@@ -44,16 +42,14 @@ def inputs(config: dict) -> dict[str, Path]:
     yet."""
     from ..study import COMMITTED
 
-    found = {"weights": tasks.weights(config["backbone"])}
-    for study in config["accuracies"]:
-        path = COMMITTED / f"{study}.npz"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no committed results for {study}, whose accuracies this study shows; make them with `vpt-analysis "
-                f"study {study} --tier full --commit`"
-            )
-        found[study] = path
-    return found
+    study = config["comparison"]
+    path = COMMITTED / f"{study}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no committed results for {study}, whose accuracies this study shows; make them with `vpt-analysis study "
+            f"{study} --tier full --commit`"
+        )
+    return {"weights": tasks.weights(config["backbone"]), study: path}
 
 
 def parts(config: dict) -> list[dict]:
@@ -61,13 +57,12 @@ def parts(config: dict) -> list[dict]:
 
     shared = {k: config[k] for k in ("backbone", "images", "repeats")}
     return [{"name": name, "arm": arm(name).plain(), **shared} for name in config["arms"]] + [
-        {"name": f"accuracy:{study}", "accuracies": config["accuracies"], "study": study, "arms": config["arms"]}
-        for study in config["accuracies"]
+        {"name": "accuracy", "comparison": config["comparison"], "arms": config["arms"]}
     ]
 
 
 def compute(part: dict) -> dict[str, np.ndarray]:
-    found = accuracies(part) if "study" in part else costs(part)
+    found = accuracies(part) if part["name"] == "accuracy" else costs(part)
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -99,29 +94,17 @@ def costs(part: dict) -> dict[str, object]:
 
 
 def accuracies(part: dict) -> dict[str, np.ndarray]:
-    """Of the arms that the studies before it lack, where the protocol is that of the first."""
-    first, *_ = part["accuracies"]
-    chief, mine = (results(study) for study in (first, part["study"]))
-    if any(getattr(chief.plan, name) != getattr(mine.plan, name) for name in SAME):
-        return {}
-    before = part["accuracies"][: part["accuracies"].index(part["study"])]
-    taken = {name for study in before for name in results(study).plan.names}
-    found = {}
-    for task in chief.plan.tasks:
-        subset = max(chief.plan.of(task), key=lambda s: chief.images(task, chief.plan.names[0], s))
-        if task not in mine.plan.tasks or subset not in mine.plan.of(task):
-            continue
-        found[f"{task}:images"] = chief.images(task, chief.plan.names[0], subset)
-        for name in part["arms"]:
-            if name in mine.plan.names and name not in taken:
-                found[f"{task}:{name}"] = mine.accuracy(task, name, subset)
-    return found
-
-
-def results(study: str):
-    """A study's committed results."""
+    """Of the arms that were compared, task by task."""
     from .. import study as machinery
     from ..efficiency import results
 
-    arrays, record = machinery.committed(study)
-    return results.of(record["config"], arrays)
+    arrays, record = machinery.committed(part["comparison"])
+    compared, found = results.of(record["config"], arrays), {}
+    for task in compared.plan.tasks:
+        images = {i: compared.images(task, compared.plan.names[0], s) for i, s in enumerate(compared.plan.of(task))}
+        largest = max(images, key=images.get)
+        found[f"{task}:images"] = np.array(images[largest])
+        for name in part["arms"]:
+            if name in compared.plan.names:
+                found[f"{task}:{name}"] = compared.accuracy(task, name, compared.plan.of(task)[largest])
+    return found
