@@ -16,6 +16,7 @@ GROUPS = {
         "vapt-released-no-zero-start", "vapt-released-no-convolution",
     ),
     "Untied keys and values (C14)": ("prefix", "prefix-scaled", "prefix-warm"),
+    "Other methods": ("norga", "vpt-shallow", "linear", "bias", "lora", "full"),
 }  # fmt: skip
 OTHER = "Others"
 NEAR = -1.0  # points; C14 asks whether an untied arm comes nearer
@@ -111,7 +112,7 @@ def draw_task(ax, found, task: str, lines: list, made: dict) -> None:
         title = "mean over tasks"
     else:
         title = f"{shared.task_name(task)}, n = {shared.sized(found, task)[-1][0]:,}"
-    ax.set(title=title, xlabel="accuracy less VPT-Deep's (points)")
+    ax.set(title=title, xlabel="less VPT-Deep (points)")
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
 

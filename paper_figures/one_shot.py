@@ -10,6 +10,9 @@ STUDY = "one_shot"
 PUBLISHED = ("dogs_curve",)
 TITLE = "One image a class: every arm and its learning rates, beside the published 3.6 % and 60.1 %"
 COLUMNS = 7
+PANELS = 4  # beside each other
+SEVERAL = 3  # tasks that a summary over them is worth
+LEGEND = 5  # names in a line
 ROW = 0.21  # inches an arm
 PRINTED = {"VPT": "vpt-deep", "VAPT": "vapt"}  # which of our arms a published method is
 ADAPTIVE = ("vapt", "vapt-released")
@@ -21,7 +24,9 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
 
     found = shared.results(arrays, config)
     grids = [arm for arm in found.plan.names if any(grid(found, task, arm) for task in found.plan.tasks)]
-    heights = [0.85 + ROW * len(found.plan.names), 0.55 + 1.25 * -(-len(grids) // COLUMNS)]
+    lines = -(-count(found) // PANELS)
+    legend = 0.16 * -(-(len(found.plan.tasks) + 3) // LEGEND)
+    heights = [lines * (0.85 + ROW * len(found.plan.names)), 0.4 + legend + 1.25 * -(-len(grids) // COLUMNS)]
     figure = plotting.figure(plotting.PAGE, sum(heights) if grids else heights[0])
     if not grids:
         draw_arms(figure, found)
@@ -41,12 +46,25 @@ def grid(found, task: str, arm: str):
     return shared.trial(found, task, arm, subset(found, task))
 
 
+def several(found) -> bool:
+    return len(found.plan.tasks) >= SEVERAL
+
+
+def count(found) -> int:
+    """Panels of arms: one a task, one over several tasks, one for what is printed."""
+    return len(found.plan.tasks) + several(found) + 1
+
+
 def draw_arms(figure, found) -> None:
-    """A panel a task, a row an arm, and the published pair in a panel of its own."""
+    """A panel a task, a row an arm; the arms over all tasks, and the published pair, in panels of their own."""
     from vpt_analysis import plotting
 
-    names, tasks = found.plan.names, found.plan.tasks
-    axes = figure.subplots(1, len(tasks) + 1, sharey=True)
+    names, tasks, panels = found.plan.names, found.plan.tasks, count(found)
+    columns = min(PANELS, panels)
+    every = figure.subplots(-(-panels // columns), columns, sharey=True, squeeze=False)
+    for ax in every.flat[panels:]:
+        ax.set_visible(False)
+    axes = every.flat[:panels]
     for ax, task in zip(axes, tasks, strict=False):
         for y, arm in enumerate(names):
             values = found.accuracy(task, arm, subset(found, task))
@@ -58,12 +76,30 @@ def draw_arms(figure, found) -> None:
         ax.axvline(shared.chance(found, task), color=plotting.QUIET, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         ax.set_xlim(left=0)
         ax.set(title=f"{shared.task_name(task)}\nn = {shared.sized(found, task)[0][0]:,}", xlabel="test accuracy (%)")
+    if several(found):
+        draw_summary(axes[-2], found)
     draw_published(axes[-1], names)
     axes[0].set_yticks(range(len(names)), [found.arm(arm).label for arm in names])
-    axes[0].set(ylim=(len(names) - 0.5, -0.5), ylabel="arm")
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    for ax in every[:, 0]:
+        ax.set_ylabel("arm")
     for ax in axes:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
+
+
+def over_tasks(found, arm: str):
+    return found.over_tasks(arm, {task: subset(found, task) for task in found.plan.tasks}, shared.RESAMPLES)
+
+
+def draw_summary(ax, found) -> None:
+    from vpt_analysis import plotting
+
+    for y, arm in enumerate(found.plan.names):
+        mean = over_tasks(found, arm)
+        shared.rows(ax, y, mean.estimate, mean.low, mean.high, plotting.SERIES[1 if arm in ADAPTIVE else 0])
+    ax.axvline(0, color=plotting.QUIET, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+    ax.set(title="all tasks\ninterquartile mean", xlabel="% of the way from chance")
 
 
 def draw_published(ax, names: tuple[str, ...]) -> None:
@@ -117,7 +153,7 @@ def draw_grids(figure, found, arms: list[str]) -> None:
     handles += [Line2D([], [], label="chosen", **marks),
                 Line2D([], [], label="chosen, end of the grid", **marks | {"marker": "s"}, markerfacecolor="white"),
                 Line2D([], [], label="chance", color=plotting.QUIET, linewidth=0.8, linestyle=(0, (2, 2)))]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(LEGEND, len(handles)))
 
 
 def draw_grid(ax, found, task: str, arm: str, look: dict) -> None:
@@ -150,8 +186,18 @@ def caption(arrays: dict[str, np.ndarray], config: dict) -> str:
         f"a task's rate is the one that is best on the *other* tasks; nothing was chosen on these test images. What "
         f"an arm reaches at its best rate is what it can express and be trained to; where its marker lies below its "
         f"line's top, that is tuning.\n\nIn brackets: the highest point of a line, which the test images choose, so "
-        f"that it is no result. {'. '.join(story(found, task) for task in found.plan.tasks)}. The printed gap "
-        f"is {gap:.1f} points. {shared.edges_told(found)}"
+        f"that it is no result. {'. '.join(story(found, task) for task in found.plan.tasks)}. {summary(found)}The "
+        f"printed gap is {gap:.1f} points. {shared.edges_told(found)}"
+    )
+
+
+def summary(found) -> str:
+    if not several(found):
+        return ""
+    listed = ", ".join(f"{found.arm(arm).label} {shared.told(over_tasks(found, arm))}" for arm in found.plan.names)
+    return (
+        f"Over all {len(found.plan.tasks)} tasks, the mean of the middle half of all runs, in per cent of the way from "
+        f"chance to 100 % (seeds drawn within tasks: other seeds, not other tasks): {listed}. "
     )
 
 

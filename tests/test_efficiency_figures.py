@@ -179,7 +179,7 @@ def test_the_published_pair_stands_beside_the_arms():
     config = one.config("full")
     figure = one_shot.draw(planted(config), config)
     above, below = figure.subfigs
-    assert len(above.axes) == len(config["tasks"]) + 1 and len(below.axes) == len(config["arms"])
+    assert len(above.axes) == len(config["tasks"]) + 2 and len(below.axes) == len(config["arms"])
     printed = above.axes[-1]
     assert {t.get_text() for t in printed.texts} == {"3.6 %", "60.1 %"}
     found = sorted(float(line.get_xdata()[0]) for line in printed.lines)
@@ -199,6 +199,23 @@ def test_means_single_seeds_and_chance_stand_where_they_were_planted():
     (mean,) = (line.get_xdata() for line in markers(ax, plotting.SERIES[1]["marker"])[:1])
     assert mean == pytest.approx(accuracy.mean())
     assert 100 / CLASSES in {float(line.get_xdata()[0]) for line in ax.lines}
+
+
+def test_arms_are_summed_up_over_tasks_from_chance_to_all():
+    config, chance = one.config("full"), 1 / CLASSES
+    tasks = config["tasks"]
+    # Six tasks: the lowest and the highest quarter of all runs are left out, a task and a half at each end.
+    level = dict(zip(tasks, (0.1, 0.2, 0.3, 0.4, 0.9, 0.9), strict=True))
+    arrays = planted(config, lambda task, arm, n: level[task], noise=0)
+    found = _efficiency.results(arrays, config)
+    scores = np.sort(np.repeat([(v - chance) / (1 - chance) for v in level.values()], len(config["seeds"])))
+    middle = scores[len(scores) // 4 : -(len(scores) // 4)]
+    assert one_shot.over_tasks(found, "vapt").estimate == pytest.approx(100 * middle.mean())
+    ax = one_shot.draw(arrays, config).subfigs[0].axes[-2]
+    assert "interquartile mean" in ax.get_title()
+    assert float(ax.lines[0].get_xdata()[0]) == pytest.approx(100 * middle.mean())
+    assert "Over all 6 tasks" in one_shot.caption(arrays, config)
+    assert "Over all" not in one_shot.caption(planted(one.config("quick")), one.config("quick"))
 
 
 def test_rates_at_an_end_of_the_grid_are_squares_and_said():

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..stats import Interval, interquartile_mean
 from . import plan as plans
 from .plan import Choice, Found, Plan, key
 
@@ -46,6 +47,17 @@ class Results:
         """Test accuracy of every seed at the chosen rate, a share in [0, 1]: (S,)."""
         runs = [self.run(task, arm, subset, seed) for seed in self.plan.seeds]
         return np.array([float(found["test"][place]) for found, place in runs])
+
+    def score(self, task: str, arm: str, subset: Mapping) -> np.ndarray:
+        """How much of the way from chance to 1 every seed goes, (accuracy − 1/C) / (1 − 1/C) for C classes: (S,). It
+        means the same whatever the number of classes, as summaries over tasks need it."""
+        chance = 1 / int(self.run(task, arm, subset, self.plan.seeds[0])[0]["classes"])
+        return (self.accuracy(task, arm, subset) - chance) / (1 - chance)
+
+    def over_tasks(self, arm: str, subsets: Mapping[str, Mapping], resamples: int = 10_000) -> Interval:
+        """Interquartile mean of an arm's scores over all seeds and tasks, in per cent; ``subsets`` by task."""
+        scores = [self.score(task, arm, subset) for task, subset in subsets.items()]
+        return interquartile_mean(100 * np.stack(scores, axis=1), resamples)
 
     def images(self, task: str, arm: str, subset: Mapping) -> int:
         """How many training images a subset has."""

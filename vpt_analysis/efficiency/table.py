@@ -11,6 +11,7 @@ from ..storage import write_text
 from . import plan as plans
 from .results import Results
 
+SEVERAL = 3  # tasks that a summary over them is worth
 COLUMNS = ("task", "arm", "subset", "images", "seed", "rate", "chosen_by", "at_edge", "test_accuracy", "parameters")
 
 
@@ -42,7 +43,8 @@ def write(results: Results, path: Path) -> None:
 
 def text(results: Results) -> str:
     """For every task and training subset the arms with their test accuracy in %, its interval over seeds (percentile
-    bootstrap), the learning rate and, marked, that it is an end of its grid."""
+    bootstrap), the learning rate and, marked, that it is an end of its grid; then the arms over all of several tasks.
+    """
     plan, lines = results.plan, []
     by_key: dict[tuple, list[dict]] = {}
     for row in rows(results):
@@ -63,9 +65,28 @@ def text(results: Results) -> str:
                 rates = " ".join(sorted({f"{row['rate']:g}" for row in own}))
                 accuracy = percent(bootstrap([100 * row["test_accuracy"] for row in own]))
                 lines.append(f"  {each.label:<{width}}  {accuracy}   rate {rates}{' (edge)' if edge else ''}")
+    lines += over_tasks(results, width)
     if edges:
         lines += ["", "(edge): the best rate is an end of its grid, so a better one may lie beyond; widen the grid."]
     return "\n".join(lines).lstrip("\n")
+
+
+def over_tasks(results: Results, width: int) -> list[str]:
+    """For every subset that all of several tasks have: the interquartile mean of each arm that no run failed of."""
+    plan, lines = results.plan, []
+    shared = [subset for subset in plan.of(plan.tasks[0]) if all(subset in plan.of(task) for task in plan.tasks)]
+    for subset in shared if len(plan.tasks) >= SEVERAL else []:
+        told = plans.key("", "", subset).rpartition(":")[2]
+        lines += ["", f"all {len(plan.tasks)} tasks, {told.replace('=', ' ')}: interquartile mean, % of the way from "
+                  "chance to 100 % (other seeds, not other tasks)"]  # fmt: skip
+        for each in plan.arms:
+            try:
+                found = results.over_tasks(each.name, dict.fromkeys(plan.tasks, subset))
+            except (ValueError, KeyError):
+                lines.append(f"  {each.label:<{width}}  failed on some task")
+            else:
+                lines.append(f"  {each.label:<{width}}  {percent(found)}")
+    return lines
 
 
 def percent(found: Interval) -> str:
