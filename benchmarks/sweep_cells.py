@@ -18,5 +18,8 @@ def busy(config: dict) -> dict:
 
 
 def slow(config: dict) -> dict:
+    """``log``: a file that gets a line for every computation."""
     time.sleep(0.01)
+    with open(config["log"], "a") as log:
+        log.write(f"{config['i']}\n")
     return {"i": config["i"], "square": config["i"] ** 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -66,6 +67,8 @@ def killed(configs: list[dict], store: Store, runs: int, seconds: float, functio
     if child == 0:
         os.setpgid(0, 0)
         quiet_sweep(function, configs, store)
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # whoever comes first makes its group
+        os.setpgid(child, child)
     while True:
         enough = len(store.keys()) >= runs
         time.sleep(seconds if enough else 0.002)
