@@ -14,7 +14,7 @@ from paper_figures import _registry, _run, spectrum
 from vpt_analysis import study as machinery
 from vpt_analysis.extended import every_part
 from vpt_analysis.storage import digest_file
-from vpt_analysis.studies import costs, family, learning_curves, tasks
+from vpt_analysis.studies import ablations, costs, family, learning_curves, one_shot, tasks
 
 SCALARS = ("top1",)  # accuracies: steps of one image
 # NaN says that a replicate has none of what is measured: no atom alone in its cell, none that shares one.
@@ -68,15 +68,20 @@ def test_a_part_of_the_family_computed_again_gives_the_same_numbers():
         assert abs(value - stored).max() <= (0.06 if key in (*SCALARS, "losses") else 0.03), key
 
 
-def test_a_random_run_of_the_learning_curves_computed_again_gives_the_same_numbers():
-    """Another one every day, of the task whose images are made here. Training lets rounding grow: accuracies may move
-    by a few of the test images, losses in the second decimal."""
-    arrays, record = machinery.committed("learning_curves")
-    runs = [p for p in learning_curves.later(record["config"], arrays) if p["task"] in tasks.BUNDLED]
-    part = random.Random(datetime.date.today().isoformat()).choice(runs)
-    print("run of the day:", part["name"])
-    for key, value in learning_curves.compute(part).items():
-        stored = arrays[f"{part['name']}/{key}"]
+def test_a_random_run_of_a_comparison_computed_again_gives_the_same_numbers():
+    """Another one every day, of the tasks whose images every clone has. Training lets rounding grow: accuracies may
+    move by a few of the test images, losses in the second decimal."""
+    kept = {study: machinery.committed(machinery.name(study)) for study in (one_shot, learning_curves, ablations)}
+    runs = [
+        (study, part)
+        for study, (arrays, record) in kept.items()
+        for part in study.later(record["config"], arrays)
+        if part["task"] in tasks.BUNDLED
+    ]
+    study, part = random.Random(datetime.date.today().isoformat()).choice(runs)
+    print("run of the day:", machinery.name(study), part["name"])
+    for key, value in study.compute(part).items():
+        stored = kept[study][0][f"{part['name']}/{key}"]
         assert value.shape == stored.shape, key
         assert abs(value - stored).max() <= {"test": 0.04, "loss": 0.1}.get(key, 0), (part["name"], key)
 
