@@ -69,7 +69,7 @@ def draw_published(ax, found) -> None:
         look = plotting.SERIES[series % len(plotting.SERIES)] | {"markerfacecolor": "white"}
         ax.plot(share, 100 - accuracy, **look, markersize=3.8)
         ax.text(1.2 * share[0], 100 - accuracy[0], f"accuracy {accuracy[0]:g} %", fontsize=6.2, va="bottom")
-    ax.set(title="Stanford Dogs, as printed", xlabel="training data (%)", xscale="log", ylim=(0, 102))
+    ax.set(title="Stanford Dogs\nas printed", xlabel="training data (%)", xscale="log", ylim=(0, 102))
     ax.minorticks_off()
     ax.set_xticks([1, 10, 30, 100], ["1", "10", "30", "100"])
 

@@ -218,6 +218,13 @@ def test_a_study_that_grew_keeps_what_is_committed(grown):
     }  # fmt: skip
 
 
+def test_a_study_that_did_not_grow_computes_one_part_again(grown):
+    grown.replace('"seeds": [0, 1, 2, 3]', '"seeds": [0, 1, 2]')
+    plan = extended(grown)
+    arrays = plan.arrays(1)
+    assert len(grown.computed) == 1 and plan.provenance["kept"]["parts"] == len(arrays) == 3
+
+
 def test_nothing_is_kept_of_what_the_code_no_longer_gives(grown):
     grown.replace('default_rng(part["seed"])', 'default_rng(part["seed"] + 7)')
     with pytest.raises(ValueError, match=r"task:\d computed again differs by .*; compute .* without --extend"):
