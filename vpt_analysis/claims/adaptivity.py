@@ -21,7 +21,7 @@ import numpy as np
 from ..stats import Interval
 from ..stats.intervals import resampled
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, most, number
-from .compared import RESAMPLES, Compared, Setting, compared, corrected, joined
+from .compared import PREFERRED, RESAMPLES, Compared, Setting, compared, corrected, joined
 
 PAIRS = (("vapt", "vpt-deep-matched"), ("vapt-released", "vpt-projected"))  # adaptive, and static with its parameters
 MEANS = {"vapt": "vapt-mean", "vapt-released": "vapt-released-mean"}
@@ -49,7 +49,7 @@ def _equal(found: Compared, at: Setting, pairs: list, p: dict[tuple[str, str], F
     arms = [arm for pair in pairs for arm in pair]
     figures = [number(f"{a} − {b}", gain) for (a, b), gain in zip(pairs, gains, strict=True)]
     figures += [p[at.name, adaptive] for adaptive, _ in pairs if p]
-    figures += [make(at, arm) for make in (found.accuracy, found.parameters) for arm in arms]
+    figures += [make(at, arm) for make in (found.accuracy, found.preferred_by_test, found.parameters) for arm in arms]
     absent = [f"{a} and {b}" for a, b in PAIRS if (a, b) not in pairs]
     missing = f"not both run: {', '.join(absent)}" if absent else ""
     return Case(at.name, verdict, tuple(figures), joined(missing, found.edges(at, arms)))
@@ -74,7 +74,7 @@ def _reading(found: Compared, at: Setting, form: str, mean: str) -> Case:
         words = ""
     arms = [STATIC, form, mean]
     figures += [found.difference(at, form, mean), found.difference(at, mean, STATIC)]
-    figures += [found.accuracy(at, arm) for arm in arms]
+    figures += [make(at, arm) for make in (found.accuracy, found.preferred_by_test) for arm in arms]
     if form == RELEASED:
         without = [arm for arm in found.plan.names if arm.startswith(WITHOUT)]
         figures += [
@@ -117,6 +117,7 @@ CLAIMS = (
             "printed ones say how near.",
             "p-values are those of paired t-tests that a difference is 0, corrected for all tasks and both pairs "
             "(Holm), and judge nothing.",
+            PREFERRED,
         ),
     ),
     Claim(
@@ -132,6 +133,7 @@ CLAIMS = (
         notes=(
             "A negative share says that the mean-fed arm is better than VAPT itself.",
             "“Without …”: the released code with one of its options taken away, minus the whole; reported.",
+            PREFERRED,
         ),
     ),
 )

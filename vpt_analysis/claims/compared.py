@@ -22,6 +22,11 @@ if TYPE_CHECKING:  # which imports torch, and other claims do without
     from ..efficiency.results import Results as Runs
 
 RESAMPLES = 10_000
+PREFERRED = (
+    "“Preferred by test”: the best accuracy on the test images over all rates of the trials, which are those of the "
+    "first seed unless each seed has its own. It is no result; it bounds what a better choice of the rate could have "
+    "given."
+)
 BOUNDS = {"": "", ">": " (at least)", "<": " (at most)", "?": " (unknown)"}  # of ``stats.Bounded``
 
 
@@ -109,6 +114,17 @@ class Compared:
         found = self.chosen(at, arm)
         what = "rate chosen" if len(found) == 1 else "median of the rates chosen"
         return exact(f"{arm}, {what}{self.end(at, arm)}", np.median([c.rate for c in found]), judged=False)
+
+    def preferred_by_test(self, at: Setting, arm: str) -> Figure:
+        """Accuracy at the rate that the test images prefer, of the trials: those of the first seed, or of all. No
+        result; what a luckier choice of the rate could have given."""
+        from ..efficiency.plan import key
+
+        head = f"{key(at.task, arm, at.subset)}:trial:"
+        best = np.array([best for name, (_, best) in self.on_test.items() if name.startswith(head)])
+        if not len(best):
+            return exact(f"{arm}, no other rate tried, %", self.points(at, arm).mean(), judged=False)
+        return number(f"{arm}, rate preferred by test, %", bootstrap(best, resamples=RESAMPLES), judged=False)
 
     def end(self, at: Setting, arm: str) -> str:
         """Which end of the grid was chosen, by any seed, in brackets; nothing where none was."""

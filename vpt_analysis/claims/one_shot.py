@@ -19,11 +19,9 @@ What the rule leaves open was decided before any result of the full tier was see
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..stats import Interval, bootstrap
+from ..stats import Interval
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, exact, number
-from .compared import RESAMPLES, Compared, Setting, compared, corrected, joined
+from .compared import PREFERRED, Compared, Setting, compared, corrected, joined
 
 WITHIN, BELOW = -5.0, -20.0  # points of arm − VAPT
 ADAPTIVE = "vapt"
@@ -51,7 +49,7 @@ def _case(found: Compared, at: Setting, static: list[str], p: dict[tuple[str, st
     figures += [p[at.name, arm] for arm in static if p]
     figures += [found.difference(at, arm, ADAPTIVE) for arm in found.plan.names if arm not in (*static, ADAPTIVE)]
     figures += [found.accuracy(at, arm) for arm in found.plan.names]
-    figures += [on_test(found, at, arm) for arm in found.plan.names]
+    figures += [found.preferred_by_test(at, arm) for arm in found.plan.names]
     figures += [found.rate(at, arm) for arm in found.plan.names]
     chance = 100 / _classes(found, at)
     figures.append(exact("chance, %", chance, judged=False))
@@ -85,17 +83,6 @@ def ruling(gaps: dict[str, Interval]) -> str:
     return SUPPORTED if below else INCONCLUSIVE
 
 
-def on_test(found: Compared, at: Setting, arm: str) -> Figure:
-    """Accuracy at the rate that the test images prefer, of the trials: those of the first seed, or of all."""
-    from ..efficiency.plan import key
-
-    head = f"{key(at.task, arm, at.subset)}:trial:"
-    best = np.array([best for name, (_, best) in found.on_test.items() if name.startswith(head)])
-    if not len(best):
-        return exact(f"{arm}, no other rate tried, %", found.points(at, arm).mean(), judged=False)
-    return number(f"{arm}, rate preferred by test, %", bootstrap(best, resamples=RESAMPLES), judged=False)
-
-
 def _classes(found: Compared, at: Setting) -> int:
     run, _ = found.runs.run(at.task, ADAPTIVE, at.subset, found.plan.seeds[0])
     return int(run["classes"])
@@ -120,9 +107,7 @@ CLAIMS = (
             "corrected for all arms and tasks (Holm), and judge nothing.",
             "Where VAPT itself has little more than 20 %, no gap of the published size can show: then the verdict says "
             "that static arms do not fail where VAPT does not, and nothing of stronger backbones.",
-            "“Preferred by test”: the best accuracy on the test images over all rates of the trials, which are those "
-            "of the first seed unless each seed has its own. It is no result; it bounds what a better choice of the "
-            "rate could have given.",
+            PREFERRED,
         ),
     ),
 )

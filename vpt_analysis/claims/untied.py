@@ -13,7 +13,7 @@ What the rule leaves open was decided before any result of the full tier was see
 from __future__ import annotations
 
 from .base import INCONCLUSIVE, REFUTED, SUPPORTED, Case, Claim, Figure, Results, number
-from .compared import Compared, Setting, compared, corrected, joined
+from .compared import PREFERRED, Compared, Setting, compared, corrected, joined
 
 TIED, PLAIN, REPAIRED = "vpt-deep", "prefix", ("prefix-scaled", "prefix-warm")
 WITHIN = -1.0  # points of untied − tied
@@ -42,7 +42,8 @@ def _case(found: Compared, at: Setting, repaired: list[str], p: dict[tuple[str, 
     figures = [number(f"{arm} − {TIED}", gap) for arm, gap in gaps.items()]
     figures += [p[at.name, arm] for arm in repaired if p]
     figures += [found.difference(at, arm, TIED) for arm in plain]
-    figures += [make(at, arm) for make in (found.accuracy, found.parameters, found.rate) for arm in arms]
+    told = (found.accuracy, found.preferred_by_test, found.parameters, found.rate)
+    figures += [make(at, arm) for make in told for arm in arms]
     return Case(at.name, verdict, tuple(figures), joined(*words(found, at, plain, repaired), found.edges(at, arms)))
 
 
@@ -71,6 +72,7 @@ CLAIMS = (
             "The warm start has the steps of all others: the first half of them train the tied prompts.",
             "p-values are those of paired t-tests that a difference is −1 point, corrected for both arms and all tasks "
             "(Holm), and judge nothing.",
+            PREFERRED,
         ),
     ),
 )
