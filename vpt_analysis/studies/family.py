@@ -29,8 +29,8 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "arms": list(ARMS)}
     if tier == "quick":
         return common | {
-            "tasks": ["digits", "shapes-count"], "seeds": [0], "steps": 30, "batch": 16, "train_images": 500,
-            "test_images": 200, "images": 64, "rates": {},
+            "tasks": ["digits", "shapes-count"], "seeds": [0], "steps": 20, "batch": 16, "train_images": 250,
+            "test_images": 100, "images": 32, "rates": {},
         }  # fmt: skip
     return common | {
         "tasks": ["cifar100", "grocery81", "shapes-count"], "seeds": [0, 1, 2], "steps": 100, "batch": 32,
