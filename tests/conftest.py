@@ -93,3 +93,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"opt-in: set {variable}=1"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no accelerator here"))
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> str:
+    """A weight file of a backbone of three layers for 16-pixel images."""
+    import vpt_analysis as va
+
+    vit = va.VisionTransformer(va.ViTConfig(image_size=16, patch_size=4, width=8, depth=3, heads=2), seed=0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    va.backbones.save(vit, path)
+    return str(path)

@@ -20,17 +20,9 @@ def few_resamples(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    vit = va.VisionTransformer(va.ViTConfig(image_size=16, patch_size=4, width=8, depth=3, heads=2), seed=0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    va.backbones.save(vit, path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def measured(backbone) -> tuple[dict, dict[str, np.ndarray]]:
+def measured(tiny_backbone) -> tuple[dict, dict[str, np.ndarray]]:
     """All arms on a tiny backbone."""
-    config = costs.config("quick") | {"backbone": backbone, "repeats": 3}
+    config = costs.config("quick") | {"backbone": tiny_backbone, "repeats": 3}
     parts = [part for part in costs.parts(config) if part["name"] != "accuracy"]
     return config, {f"{p['name']}/{key}": value for p in parts for key, value in costs.compute(p).items()}
 
@@ -85,8 +77,8 @@ class Scaled(torch.nn.Module):
         pass
 
 
-def test_bytes_are_those_that_the_backward_pass_needs(backbone):
-    vit, n = va.load_backbone(backbone), 4
+def test_bytes_are_those_that_the_backward_pass_needs(tiny_backbone):
+    vit, n = va.load_backbone(tiny_backbone), 4
     images, labels, head = torch.randn(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), torch.nn.Linear(8, 5)
     tokens, scores = n * 17 * 8 * 4, n * 5 * 4
     plain = kept_bytes(vit, va.baselines.create("linear", vit), images, head, labels)
@@ -96,8 +88,8 @@ def test_bytes_are_those_that_the_backward_pass_needs(backbone):
     assert all(p.requires_grad for p in vit.parameters()) and all(p.grad is None for p in head.parameters())
 
 
-def test_bytes_are_the_same_again_and_grow_with_the_batch(backbone):
-    vit = va.load_backbone(backbone)
+def test_bytes_are_the_same_again_and_grow_with_the_batch(tiny_backbone):
+    vit = va.load_backbone(tiny_backbone)
     prompt, head = va.prompts.create("vapt", vit.config, 4, seed=0), torch.nn.Linear(8, 5)
 
     def kept(n: int) -> int:

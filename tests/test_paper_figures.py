@@ -15,27 +15,19 @@ from vpt_analysis.studies import tasks
 TINY = {"train_images": 20, "images": 12, "steps": 2, "batch": 8, "length": 3}
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    vit = va.VisionTransformer(va.ViTConfig(image_size=16, patch_size=4, width=8, depth=3, heads=2), seed=0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    va.backbones.save(vit, path)
-    return str(path)
-
-
 def results(module, config: dict) -> dict[str, np.ndarray]:
     return {f"{p['name']}/{k}": v for p in module.parts(config) for k, v in module.compute(p).items()}
 
 
 @pytest.fixture(scope="module")
-def spectrum_results(backbone):
-    config = spectrum.config("quick") | TINY | {"backbone": backbone, "seeds": [0, 1]}
+def spectrum_results(tiny_backbone):
+    config = spectrum.config("quick") | TINY | {"backbone": tiny_backbone, "seeds": [0, 1]}
     return config, results(spectrum, config)
 
 
 @pytest.fixture(scope="module")
-def map_results(backbone):
-    config = offset_map.config("quick") | TINY | {"backbone": backbone}
+def map_results(tiny_backbone):
+    config = offset_map.config("quick") | TINY | {"backbone": tiny_backbone}
     return config, results(offset_map, config)
 
 
@@ -55,9 +47,9 @@ def test_state_variance_of_static_prompts_is_0(spectrum_results):
     np.testing.assert_allclose(arrays["digits-vpt-shallow-0/states"][0], 0, atol=1e-12)
 
 
-def test_state_variance_is_the_ratio_of_variances(backbone):
+def test_state_variance_is_the_ratio_of_variances(tiny_backbone):
     """Against the definition, on states taken out one image at a time."""
-    vit = va.load_backbone(backbone)
+    vit = va.load_backbone(tiny_backbone)
     prompt = va.prompts.create("vpt-shallow", vit.config, 4, seed=1)
     images = torch.randn(9, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     inputs = []
@@ -75,16 +67,16 @@ def test_state_variance_is_the_ratio_of_variances(backbone):
 
 
 @pytest.mark.parametrize("module", [spectrum, offset_map], ids=lambda m: m.__name__.split(".")[1])
-def test_same_part_same_bits(module, backbone):
-    config = module.config("quick") | TINY | {"backbone": backbone}
+def test_same_part_same_bits(module, tiny_backbone):
+    config = module.config("quick") | TINY | {"backbone": tiny_backbone}
     part = module.parts(config)[0]
     first, second = module.compute(part), module.compute(part)
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
-def test_offset_map_measures_what_decompose_gives(backbone):
-    vit = va.load_backbone(backbone)
+def test_offset_map_measures_what_decompose_gives(tiny_backbone):
+    vit = va.load_backbone(tiny_backbone)
     prompt = va.prompts.create("vpt-deep", vit.config, 3, seed=0)
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     seen = offset_map.measure(vit, images, prompt)
@@ -160,8 +152,8 @@ def test_full_tier_finds_its_data(data_dir, monkeypatch):
         assert found and all(path.is_file() for path in found.values())
 
 
-def test_number_of_jobs_changes_no_bit(backbone, tmp_path):
-    config = spectrum.config("quick") | TINY | {"backbone": backbone}
+def test_number_of_jobs_changes_no_bit(tiny_backbone, tmp_path):
+    config = spectrum.config("quick") | TINY | {"backbone": tiny_backbone}
     parts = spectrum.parts(config)
     found = []
     for jobs in (1, 2):

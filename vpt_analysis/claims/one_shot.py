@@ -51,7 +51,7 @@ def _case(found: Compared, at: Setting, static: list[str], p: dict[tuple[str, st
     figures += [found.accuracy(at, arm) for arm in found.plan.names]
     figures += [found.preferred_by_test(at, arm) for arm in found.plan.names]
     figures += [found.rate(at, arm) for arm in found.plan.names]
-    chance = 100 / _classes(found, at)
+    chance = 100 * found.runs.chance(at.task, ADAPTIVE, at.subset)
     figures.append(exact("chance, %", chance, judged=False))
     near = [arm for arm, gap in gaps.items() if gap.low > WITHIN]
     words = f"within 5 points of VAPT: {', '.join(near)}" if near else "no static arm known to be within 5 points"
@@ -81,11 +81,6 @@ def ruling(gaps: dict[str, Interval]) -> str:
         return REFUTED
     below = all(arm in gaps and gaps[arm].high < BELOW for arm in STATIC)
     return SUPPORTED if below else INCONCLUSIVE
-
-
-def _classes(found: Compared, at: Setting) -> int:
-    run, _ = found.runs.run(at.task, ADAPTIVE, at.subset, found.plan.seeds[0])
-    return int(run["classes"])
 
 
 CLAIMS = (

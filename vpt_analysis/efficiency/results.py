@@ -48,10 +48,15 @@ class Results:
         runs = [self.run(task, arm, subset, seed) for seed in self.plan.seeds]
         return np.array([float(found["test"][place]) for found, place in runs])
 
+    def chance(self, task: str, arm: str = "", subset: Mapping | None = None) -> float:
+        """Accuracy of guessing among the classes, a share, as a run says how many there are: by default the first."""
+        arm, subset = arm or self.plan.names[0], subset or self.plan.of(task)[0]
+        return 1 / int(self.run(task, arm, subset, self.plan.seeds[0])[0]["classes"])
+
     def score(self, task: str, arm: str, subset: Mapping) -> np.ndarray:
         """How much of the way from chance to 1 every seed goes, (accuracy − 1/C) / (1 − 1/C) for C classes: (S,). It
         means the same whatever the number of classes, as summaries over tasks need it."""
-        chance = 1 / int(self.run(task, arm, subset, self.plan.seeds[0])[0]["classes"])
+        chance = self.chance(task, arm, subset)
         return (self.accuracy(task, arm, subset) - chance) / (1 - chance)
 
     def over_tasks(self, arm: str, subsets: Mapping[str, Mapping], resamples: int = 10_000) -> Interval:
