@@ -101,10 +101,9 @@ def accuracies(part: dict) -> dict[str, np.ndarray]:
     arrays, record = machinery.committed(part["comparison"])
     compared, found = results.of(record["config"], arrays), {}
     for task in compared.plan.tasks:
-        images = {i: compared.images(task, compared.plan.names[0], s) for i, s in enumerate(compared.plan.of(task))}
-        largest = max(images, key=images.get)
-        found[f"{task}:images"] = np.array(images[largest])
+        largest = max(compared.plan.of(task), key=lambda s: compared.images(task, compared.plan.names[0], s))
+        found[f"{task}:images"] = np.array(compared.images(task, compared.plan.names[0], largest))
         for name in part["arms"]:
             if name in compared.plan.names:
-                found[f"{task}:{name}"] = compared.accuracy(task, name, compared.plan.of(task)[largest])
+                found[f"{task}:{name}"] = compared.accuracy(task, name, largest)
     return found
