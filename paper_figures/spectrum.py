@@ -24,7 +24,7 @@ def config(tier: str) -> dict:
     common = {"backbone": "vit-micro", "length": 10, "lr": 0.05}
     if tier == "quick":
         return common | {
-            "data": ["digits"], "seeds": [0], "steps": 200, "batch": 32, "train_images": 1200, "images": 128,
+            "data": ["digits"], "seeds": [0], "steps": 100, "batch": 32, "train_images": 1200, "images": 128,
         }  # fmt: skip
     return common | {
         "data": ["cifar100", "caltech101"], "seeds": [0, 1, 2], "steps": 200, "batch": 32, "train_images": 3000,
