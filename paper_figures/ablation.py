@@ -32,7 +32,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
     found = shared.results(arrays, config)
     shared.need(found, REFERENCE)
     lines, columns, made = layout(found), panels(found), differences(found)
-    figure = plotting.figure(plotting.PAGE, 1.0 + ROW * len(lines))
+    figure = plotting.figure(plotting.PAGE, 1.1 + ROW * len(lines))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for ax, task in zip(axes, columns, strict=True):
         draw_task(ax, found, task, lines, made)
@@ -40,6 +40,7 @@ def draw(arrays: dict[str, np.ndarray], config: dict):
     for text, (arm, _) in zip(axes[0].get_yticklabels(), lines, strict=True):
         text.set(weight="bold" if arm is None else "normal", fontsize=6.3)
     axes[0].set_ylim(len(lines) - 0.5, -0.6)
+    axes[len(axes) // 2].set_xlabel("less VPT-Deep (points)")  # the same for all; five would touch each other
     look = {"linestyle": "", "marker": "o", "color": "black", "markersize": 4}
     handles = [Line2D([], [], label=f"p < {LEVEL:g} after Holm's correction", **look),
                Line2D([], [], label="not", **look, markerfacecolor="white")]  # fmt: skip
@@ -109,10 +110,9 @@ def draw_task(ax, found, task: str, lines: list, made: dict) -> None:
         ax.vlines(NEAR, min(untied) - 0.4, max(untied) + 0.4, color=plotting.QUIET, linewidth=0.9,
                   linestyle=(0, (2, 2)), zorder=1)  # fmt: skip
     if task == "all":
-        title = "mean over tasks"
+        ax.set_title("mean over\ntasks")
     else:
-        title = f"{shared.task_name(task)}, n = {shared.sized(found, task)[-1][0]:,}"
-    ax.set(title=title, xlabel="less VPT-Deep (points)")
+        ax.set_title(f"{shared.task_name(task)}\nn = {shared.sized(found, task)[-1][0]:,}")
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
 
