@@ -341,7 +341,9 @@ def test_differences_to_vpt_deep_are_grouped_paired_and_marked():
     level = {"vapt": 0.6, "prefix": 0.4}
     arrays = planted(config, lambda task, arm, n: level.get(arm, 0.5))
     figure = ablation.draw(arrays, config)
-    assert [ax.get_title() for ax in figure.axes] == ["digits, n = 100", "shapes, count, n = 100", "mean over tasks"]
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["digits\nn = 100", "shapes, count\nn = 100", "mean over\ntasks"]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"", "less VPT-Deep (points)"}
     labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert [heading for heading in labels if heading in (*ablation.GROUPS, ablation.OTHER)] == [
         *ablation.GROUPS, ablation.OTHER,

@@ -114,12 +114,14 @@ def row(figure: Figure) -> str:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """Three significant digits, or as many as are asked for; never with an exponent.
+    """Three significant digits, or as many as are asked for; never with an exponent, and at most seven decimals.
 
-    >>> short(0.01234), short(12.34), short(8.0), short(-0.0), short(69.43, 4)
+    >>> short(0.01234), short(12.34), short(8.0), short(-3e-17), short(69.43, 4)
     ('0.0123', '12.3', '8.00', '0.00', '69.43')
     """
-    if value == 0 or not math.isfinite(value):
-        return "0.00" if value == 0 else str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if round(value, 7) == 0:
+        return "0.00"
     decimals = min(7, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
     return f"{value:.{decimals}f}"

@@ -26,7 +26,7 @@ def config(tier: str) -> dict:
             "steps": 8, "batch": 8, "validation": 30, "test": 40,
         }  # fmt: skip
     return common | {
-        "tasks": ["cifar100", "grocery81", "caltech101", "digits"], "arms": tables(ARMS), "subsets": [{"per_class": 10}],
-        "rates": [0.001, 0.003, 0.01, 0.03, 0.1], "seeds": [0, 1, 2, 3, 4], "steps": 30, "batch": 32,
-        "validation": 200, "test": 400,
+        "tasks": ["cifar100", "grocery81", "caltech101", "digits"], "arms": tables(ARMS),
+        "subsets": [{"per_class": 10}], "rates": [0.001, 0.003, 0.01, 0.03, 0.1], "seeds": [0, 1, 2, 3, 4],
+        "steps": 30, "batch": 32, "validation": 200, "test": 400,
     }  # fmt: skip
