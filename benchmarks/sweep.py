@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -94,22 +94,29 @@ def dispatched(folder: Path) -> list[dict]:
 
 
 def two_workers(folder: Path, repeats: int) -> list[dict]:
-    """The same runs, of about a second each, on one worker and on two, in turn."""
-    number = itertools.count()
+    """The same runs, of about a second each, on one dask worker and on two, and by one process of this machine and two,
+    all in turn: what the latter gain is what the cores have to give."""
+    number, seconds = itertools.count(), {}
     with cluster(folder, 1) as one, cluster(folder, 2) as two:
-        seconds = {1: [], 2: []}
         for round_ in range(repeats + 1):
             for count, address in ((1, one), (2, two)):
-                configs = [{"i": next(number), "steps": 8_000_000} for _ in range(24)]
-                with clusters.dask(address):
-                    start = time.perf_counter()
-                    sweep.run(sweep_cells.busy, configs, folder / "busy")
-                    if round_:  # the first round imports
-                        seconds[count].append(time.perf_counter() - start)
-    gains = [a / b for a, b in zip(seconds[1], seconds[2], strict=True)]
+                for kind, backend in (("dask", clusters.dask(address)), ("here", nullcontext())):
+                    configs = [{"i": next(number), "steps": 8_000_000} for _ in range(24)]
+                    with backend:
+                        start = time.perf_counter()
+                        sweep.run(sweep_cells.busy, configs, folder / "busy", jobs=count if kind == "here" else None)
+                        if round_:  # the first round imports
+                            seconds.setdefault((kind, count), []).append(time.perf_counter() - start)
+    told = {"dask": "two dask workers beside one, CPU-bound runs", "here": "two processes beside one, without dask"}
+    return [row(words, *gain(seconds[kind, 1], seconds[kind, 2])) for kind, words in told.items()]
+
+
+def gain(one: list[float], two: list[float]) -> tuple[str, str]:
+    """Median, least and largest ratio within rounds; median seconds of both."""
+    gains = [a / b for a, b in zip(one, two, strict=True)]
     low, high = (f"{x:.2f}" for x in (min(gains), max(gains)))
-    each = ", ".join(f"{statistics.median(seconds[count]):.1f} s" for count in (1, 2))
-    return [row("two dask workers beside one, CPU-bound runs", f"{statistics.median(gains):.2f} ({low}-{high})", each)]
+    each = ", ".join(f"{statistics.median(seconds):.1f} s" for seconds in (one, two))
+    return f"{statistics.median(gains):.2f} ({low}-{high})", each
 
 
 @contextmanager
