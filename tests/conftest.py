@@ -97,10 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> str:
-    """A weight file of a backbone of three layers for 16-pixel images."""
-    import vpt_analysis as va
+    """A weight file of three layers for 16-pixel images."""
+    from tests.reference import saved_backbone
 
-    vit = va.VisionTransformer(va.ViTConfig(image_size=16, patch_size=4, width=8, depth=3, heads=2), seed=0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    va.backbones.save(vit, path)
-    return str(path)
+    return saved_backbone(tmp_path_factory.mktemp("weights"), image_size=16, depth=3)

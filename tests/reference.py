@@ -36,6 +36,13 @@ def backbone(kind: str, dtype: torch.dtype = torch.float64) -> va.VisionTransfor
     return random_vit(dtype) if kind == "random" else va.load_backbone("vit-micro").to(dtype).eval()
 
 
+def saved_backbone(folder: Path, image_size: int, depth: int) -> str:
+    """A weight file of a backbone of width 8."""
+    config = va.ViTConfig(image_size=image_size, patch_size=4, width=8, depth=depth, heads=2)
+    va.backbones.save(va.VisionTransformer(config, seed=0), folder / "tiny.safetensors")
+    return str(folder / "tiny.safetensors")
+
+
 def random_prompt(vit: va.VisionTransformer, name: str, length: int, seed: int = 1, **options) -> Prompt:
     prompt = va.prompts.create(name, vit.config, length, **OPEN.get(name, {}) | options)
     return scatter(prompt, seed, 0.5).to(vit.patch.weight.dtype).eval()

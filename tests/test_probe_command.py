@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import vpt_analysis as va
+from tests.reference import saved_backbone
 from vpt_analysis import cli, probe_command, probe_output
 from vpt_analysis.probes import commands
 from vpt_analysis.probes.tables import Table
@@ -25,10 +26,7 @@ BY_HEAD = ("information", "mass", "specialisation", "usage")
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> str:
-    vit = va.VisionTransformer(va.ViTConfig(image_size=8, patch_size=4, width=8, depth=2, heads=2), seed=0)
-    path = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
-    va.backbones.save(vit, path)
-    return str(path)
+    return saved_backbone(tmp_path_factory.mktemp("backbone"), image_size=8, depth=2)
 
 
 def probe(backbone: str, *arguments: str) -> int:
