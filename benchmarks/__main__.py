@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
     args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error(f"--repeats is {args.repeats}; expected an integer ≥ 1")
     for name in args.names:
         if name not in SUITES:
             parser.error(str(unknown("benchmark", name, SUITES)))

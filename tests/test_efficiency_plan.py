@@ -254,6 +254,10 @@ def test_curves_rise_in_size_whatever_the_order_of_subsets():
         ({"subsets": ({"per_class": 1, "fraction": 0.1},)}, "expected .*per_class"),
         ({"subsets": ({"shots": 1},)}, "expected .*per_class"),
         ({"subsets": (1,)}, "subset 1; expected"),
+        ({"subsets": ({"per_class": -3},)}, "per_class is -3; expected an integer ≥ 1"),
+        ({"subsets": ({"per_class": 2.0},)}, "per_class is 2.0; expected an integer ≥ 1"),
+        ({"subsets": ({"fraction": 30},)}, "fraction is 30; expected a number above 0, at most 1"),
+        ({"subsets": ({"fraction": "all"},)}, "fraction is 'all'; expected a number"),
     ],
 )
 def test_no_comparison_is_refused(changes, message):

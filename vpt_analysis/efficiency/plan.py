@@ -113,6 +113,11 @@ def from_plain(values: Mapping) -> Plan:
 def check_subset(subset: Mapping) -> None:
     if not isinstance(subset, Mapping) or len(subset) != 1 or next(iter(subset)) not in ("per_class", "fraction"):
         raise ValueError(f'subset {subset!r}; expected {{"per_class": m}} or {{"fraction": f}}')
+    ((kind, value),) = subset.items()
+    if kind == "per_class" and (type(value) is not int or value < 1):
+        raise ValueError(f"subset: per_class is {value!r}; expected an integer ≥ 1")
+    if kind == "fraction" and (type(value) not in (int, float) or not 0 < value <= 1):
+        raise ValueError(f"subset: fraction is {value!r}; expected a number above 0, at most 1")
 
 
 def key(task: str, arm: str, subset: Mapping) -> str:
